@@ -1,0 +1,83 @@
+"""From uint8 images in memory to the normalised views that a network sees."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from ablatrix_models.augment.blur import blur
+from ablatrix_models.augment.colour import grey, jitter, solarize
+from ablatrix_models.augment.crop import crop
+from ablatrix_models.augment.parameters import Parameters, draw
+from ablatrix_models.augment.rotation import rotate
+from ablatrix_models.recipe.augment import Augment
+
+# Pixels that are worked on at once. A processor is fastest when they stay in its cache; a GPU wants them all.
+_CPU_PIXELS = 64 * 32 * 32
+_GPU_PIXELS = 512 * 256 * 256
+
+
+def apply(images: Tensor, parameters: Parameters, config: Augment, size: int) -> Tensor:
+    """One view of each image, as drawn.
+
+    images: uint8 (batch, 3, height, width). Returns float32 (batch, 3, size, size) in 0..1 on the images' device.
+    Order: rotation, crop with flip, jitter, grey, blur, solarize; the colours come before rotation where `config.order` is
+    colour-first. (A flip commutes with everything that follows the crop, so its place there does not matter.)
+    """
+    _check(images, parameters)
+    views = torch.empty(len(images), 3, size, size, device=images.device)
+    pixels = max(images.shape[2] * images.shape[3], size * size)
+    chunk = max(4, (_CPU_PIXELS if images.device.type == "cpu" else _GPU_PIXELS) // pixels)
+    for start in range(0, len(images), chunk):
+        stop = min(start + chunk, len(images))
+        views[start:stop] = _view(images[start:stop], parameters.rows(start, stop), config, size)
+    return views
+
+
+def normalise(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
+    """(images - mean) / std per channel; images: float (batch, 3, height, width) in 0..1."""
+    centre, spread = (torch.tensor(values, dtype=images.dtype, device=images.device)[:, None, None] for values in (mean, std))
+    return torch.addcmul(-centre / spread, images, 1 / spread)
+
+
+def two_views(
+    images: Tensor, a: Augment, b: Augment, size: int, mean: Sequence[float], std: Sequence[float], generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """Two independent, normalised views of each image; the first is drawn first.
+
+    images: uint8 (batch, 3, height, width). Returns float32 (batch, 3, size, size) twice. A function of the images, the
+    arguments and the CPU generator's state.
+    """
+    first, second = (normalise(apply(images, draw(config, len(images), *images.shape[2:], generator), config, size), mean, std) for config in (a, b))
+    return first, second
+
+
+def _view(images: Tensor, parameters: Parameters, config: Augment, size: int) -> Tensor:
+    view = images.to(torch.float32).div_(255)
+    if config.order == "colour-first":
+        view = _colour(view, parameters, config)
+    if config.rotation_deg:
+        view = rotate(view, parameters.rotation_deg)
+    view = crop(view, parameters, size, config.interpolation, flip_first=config.flip_first)
+    return view if config.order == "colour-first" else _colour(view, parameters, config)
+
+
+def _colour(view: Tensor, parameters: Parameters, config: Augment) -> Tensor:
+    if config.jitter_p and any(config.jitter):
+        view = jitter(view, parameters)
+    if config.grey_p:
+        view = grey(view, parameters)
+    if config.blur_p:
+        view = blur(view, parameters, config.blur_sigma[1])
+    if config.solarize_p:
+        view = solarize(view, parameters, config.solarize_threshold)
+    return view
+
+
+def _check(images: Tensor, parameters: Parameters) -> None:
+    if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != 3:
+        raise ValueError(f"augmentation takes uint8 images (batch, 3, height, width), but got {images.dtype} {tuple(images.shape)}.")
+    if len(parameters) != len(images):
+        raise ValueError(f"{len(parameters)} views were drawn for {len(images)} images. Call draw() with count={len(images)}.")

@@ -1,0 +1,77 @@
+"""What the trained protocols share: a new linear classifier, the training view, and the descent."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ablatrix_models import augment
+from ablatrix_models.recipe.augment import Augment
+from ablatrix_models.recipe.data import Data
+
+# MoCo's classification transform: random resized crop and flip, no colour (methods 2.5)
+VIEW = Augment(crop_scale=(0.08, 1.0), flip=0.5, jitter_p=0.0, grey_p=0.0, blur_p=0.0, solarize_p=0.0)
+
+
+def normal_classifier(width: int, classes: int, *, generator: torch.Generator, device: torch.device | str) -> nn.Linear:
+    """A linear layer with weights N(0, 0.01) and bias 0, as MoCo's classifier starts."""
+    layer = _empty(width, classes)
+    nn.init.normal_(layer.weight, std=0.01, generator=generator)
+    nn.init.zeros_(layer.bias)
+    return layer.to(device)
+
+
+def uniform_classifier(width: int, classes: int, *, generator: torch.Generator, device: torch.device | str) -> nn.Linear:
+    """A linear layer with weights and bias U(-1/sqrt(width), 1/sqrt(width)), as PyTorch starts one."""
+    layer = _empty(width, classes)
+    bound = 1 / math.sqrt(width)
+    nn.init.uniform_(layer.weight, -bound, bound, generator=generator)
+    nn.init.uniform_(layer.bias, -bound, bound, generator=generator)
+    return layer.to(device)
+
+
+def training_view(images: Tensor, data: Data, *, generator: torch.Generator, device: torch.device | str) -> Tensor:
+    """One random view of uint8 images (batch, 3, height, width), normalised: (batch, 3, image_size, image_size) on `device`."""
+    parameters = augment.draw(VIEW, len(images), images.shape[-2], images.shape[-1], generator)
+    pixels = augment.apply(images.to(device), parameters, VIEW, data.image_size)
+    return augment.normalise(pixels, data.mean, data.std)
+
+
+def fit(
+    logits: Callable[[Tensor], Tensor],
+    labels: Tensor,
+    optimizer: torch.optim.Optimizer,
+    schedule: torch.optim.lr_scheduler.LRScheduler,
+    *,
+    epochs: int,
+    batch_size: int,
+    generator: torch.Generator,
+) -> None:
+    """Minimise the cross-entropy of `logits(indices)` against labels[indices] (images,), in random batches for `epochs` passes.
+
+    Batches of a pass are of nearly equal size, at most `batch_size`: none is left with a single image, whose batch norm
+    would be undefined. The schedule moves once an epoch.
+    """
+    count = len(labels)
+    for _ in range(epochs):
+        order = torch.randperm(count, generator=generator)
+        for chosen in order.tensor_split(math.ceil(count / batch_size)):
+            loss = F.cross_entropy(logits(chosen), labels[chosen.to(labels.device)])
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        schedule.step()
+
+
+def top1(logits: Tensor, labels: Tensor) -> float:
+    """Share of rows (images, classes) whose largest entry is the label's, in percent; ties go to the lower class."""
+    return 100.0 * int((logits.argmax(dim=1) == labels.to(logits.device)).sum()) / len(labels)
+
+
+def _empty(width: int, classes: int) -> nn.Linear:
+    # drawn on the CPU from our own generator: the same start on every device, and the global generator untouched
+    return nn.utils.skip_init(nn.Linear, width, classes)  # type: ignore[return-value]

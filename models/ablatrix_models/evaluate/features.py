@@ -1,0 +1,75 @@
+"""Features of whole datasets: every image on the centre path, the network in eval mode, no gradient."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Literal, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from ablatrix_models import augment
+from ablatrix_models.data.images import ImageSet
+from ablatrix_models.recipe.data import Data
+
+Encode = Callable[[Tensor], Tensor]
+Precision = Literal["fp32", "bf16"]
+
+
+class Encoder(Protocol):
+    """What a protocol asks of a trained method; every module in `ablatrix_models.methods` has it."""
+
+    encoder: nn.Module
+
+    def features(self, images: Tensor) -> Tensor:
+        """Pooled backbone features: normalised images (batch, 3, height, width) to (batch, width)."""
+        ...
+
+    def project(self, images: Tensor) -> Tensor:
+        """The head's output for the same images: (batch, dim)."""
+        ...
+
+
+@contextmanager
+def eval_mode(encode: Encode) -> Iterator[None]:
+    """Put the module behind `encode` (a module, or a method bound to one) in eval mode; restore every submodule's own mode.
+
+    A plain function has no mode and is left alone.
+    """
+    owner = getattr(encode, "__self__", encode)
+    training = [part for part in owner.modules() if part.training] if isinstance(owner, nn.Module) else []
+    for part in training:
+        part.training = False
+    try:
+        yield
+    finally:
+        for part in training:
+            part.training = True
+
+
+def autocast(device: torch.device | str, precision: Precision) -> torch.autocast:
+    """The forward pass's arithmetic: bfloat16 where it is safe, or plain float32."""
+    return torch.autocast(torch.device(device).type, dtype=torch.bfloat16, enabled=precision == "bf16")
+
+
+@torch.no_grad()
+def extract(
+    encode: Encode, data: ImageSet, config: Data, *, batch_size: int = 512, device: torch.device | str, precision: Precision = "fp32"
+) -> Tensor:
+    """Encode all images of `data`, in order: (images, dim) float32 on `device`.
+
+    encode: maps normalised images (batch, 3, image_size, image_size) to (batch, dim); its module already lies on `device`.
+    Raises ValueError for an empty set, FloatingPointError when a feature is not finite.
+    """
+    if not len(data):
+        raise ValueError("no images to encode: the set is empty. Check data.train_images, data.test_images and data.path.")
+    parts: list[Tensor] = []
+    with eval_mode(encode), autocast(device, precision):
+        for images in data.images.split(batch_size):
+            pixels = augment.centre(images.to(device), config.image_size)
+            parts.append(encode(augment.normalise(pixels, config.mean, config.std)).float())
+    features = torch.cat(parts)
+    if not features.isfinite().all():
+        raise FloatingPointError("the network's features hold NaN or infinity, so nothing can be measured: training diverged. Lower optimizer.lr.")
+    return features

@@ -1,0 +1,86 @@
+"""Linear probes: how well one linear layer classifies frozen features.
+
+Two protocols: MoCo's, on augmented images (methods 2.5), and the SimCLR/BYOL base's, on features computed once (2.6).
+Both report the last epoch; test labels choose nothing.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.optim.lr_scheduler import ExponentialLR, MultiStepLR
+
+from ablatrix_models.data.images import ImageSet
+from ablatrix_models.evaluate.classifier import fit, normal_classifier, top1, training_view, uniform_classifier
+from ablatrix_models.evaluate.features import Encoder, Precision, autocast, eval_mode, extract
+from ablatrix_models.recipe.data import Data
+from ablatrix_models.recipe.evaluate import Linear
+
+
+def linear_top1(
+    config: Linear,
+    method: Encoder,
+    train: ImageSet,
+    test: ImageSet,
+    data: Data,
+    *,
+    seed: int,
+    device: torch.device | str,
+    precision: Precision = "fp32",
+) -> float:
+    """Train a linear layer on `method.features` of `train` and score it on `test`, in percent.
+
+    method: lies on `device`; its weights, running statistics and train/eval modes are left as they are.
+    seed: of the classifier's start, the order of the images and their views; the global generators are not touched.
+    Raises ValueError when the protocol is off.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    if config.kind == "moco":
+        layer = _fit_on_views(config, method, train, data, generator, device, precision)
+    elif config.kind == "cached":
+        layer = fit_on_features(
+            config, extract(method.features, train, data, device=device, precision=precision), train.labels, len(train.classes), generator
+        )
+    else:
+        raise ValueError(f"evaluate.linear.kind is {config.kind!r}, so there is nothing to measure. Choose moco or cached.")
+    with torch.no_grad():
+        return top1(layer(extract(method.features, test, data, device=device, precision=precision)), test.labels)
+
+
+def fit_on_features(config: Linear, features: Tensor, labels: Tensor, classes: int, generator: torch.Generator) -> nn.Linear:
+    """Adam on fixed features (images, width), its rate decaying by one factor an epoch from `lr` to `final_lr`."""
+    layer = uniform_classifier(features.shape[1], classes, generator=generator, device=features.device)
+    adam = torch.optim.Adam(layer.parameters(), lr=config.lr, weight_decay=config.weight_decay, fused=True)
+    decay = ExponentialLR(adam, gamma=(config.final_lr / config.lr) ** (1 / config.epochs))
+
+    def logits(chosen: Tensor) -> Tensor:
+        return layer(features[chosen.to(features.device)])
+
+    fit(logits, labels.to(features.device), adam, decay, epochs=config.epochs, batch_size=config.batch_size, generator=generator)
+    return layer
+
+
+def _fit_on_views(
+    config: Linear,
+    method: Encoder,
+    train: ImageSet,
+    data: Data,
+    generator: torch.Generator,
+    device: torch.device | str,
+    precision: Precision,
+) -> nn.Linear:
+    """MoCo's probe: SGD with momentum 0.9 on a fresh view of every image in every epoch, the network frozen in eval mode."""
+    width = extract(method.features, train.subset(torch.arange(1)), data, device=device, precision=precision).shape[1]
+    layer = normal_classifier(width, len(train.classes), generator=generator, device=device)
+    sgd = torch.optim.SGD(layer.parameters(), lr=config.lr, momentum=0.9, weight_decay=config.weight_decay, fused=True)
+    steps = MultiStepLR(sgd, milestones=list(config.milestones), gamma=0.1)
+
+    def logits(chosen: Tensor) -> Tensor:
+        views = training_view(train.images[chosen.to(train.images.device)], data, generator=generator, device=device)
+        with torch.no_grad(), autocast(device, precision):
+            frozen = method.features(views)
+        return layer(frozen.float())
+
+    with eval_mode(method.features):
+        fit(logits, train.labels.to(device), sgd, steps, epochs=config.epochs, batch_size=config.batch_size, generator=generator)
+    return layer

@@ -1,0 +1,54 @@
+"""Optimiser, schedule and arithmetic of one training run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from ablatrix_models.recipe.fields import Problem, value
+
+
+@dataclass(frozen=True)
+class Optimizer:
+    """The optimiser and its constants."""
+
+    name: Literal["sgd", "adam", "adamw"] = value("sgd", "`adam` adds L2 to the gradient, `adamw` decays the weights")
+    lr: float = value(0.06, "learning rate at its peak", low=0.0)
+    momentum: float = value(0.9, "of SGD", low=0.0, high=1.0)
+    betas: tuple[float, float] = value((0.9, 0.999), "of Adam and AdamW", low=0.0, high=1.0)
+    weight_decay: float = value(5e-4, "per step", low=0.0)
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How long, in which batches, and how the learning rate moves."""
+
+    epochs: int = value(200, "0 evaluates the untrained network", low=0)
+    batch_size: int = value(512, "images per step; the last incomplete batch is dropped", low=2)
+    shape: Literal["cosine", "step", "constant"] = value("cosine", "of the learning rate after the warm-up")
+    per: Literal["epoch", "step"] = value("epoch", "the learning rate moves once an epoch, or at every step")
+    first_epoch: Literal[0, 1] = value(0, "epochs count from 0, or from 1 as in the CIFAR MoCo demo, whose last epoch has lr 0")
+    warmup_epochs: int = value(0, "linear warm-up", low=0)
+    warmup_steps: int = value(0, "linear warm-up in steps, instead of epochs", low=0)
+    milestones: tuple[int, ...] = value((), "epochs at which the step schedule multiplies by `gamma`; negative counts from the end")
+    gamma: float = value(0.1, "factor at each milestone", low=0.0, high=1.0)
+    checkpoint_epochs: int = value(1, "epochs between checkpoints", low=1, identity=False)
+
+    def problems(self) -> Iterator[Problem]:
+        """Rules across fields."""
+        if self.warmup_epochs and self.warmup_steps:
+            yield Problem("warmup_steps", "stands beside warmup_epochs. Keep one of the two.")
+        if self.epochs and self.warmup_epochs >= self.epochs:
+            yield Problem("warmup_epochs", f"is {self.warmup_epochs}, so the {self.epochs} epochs would end inside the warm-up.")
+        if self.shape == "step" and not self.milestones:
+            yield Problem("milestones", "are needed by the step schedule.")
+
+
+@dataclass(frozen=True)
+class Compute:
+    """Arithmetic that changes rounding, and so the result."""
+
+    precision: Literal["fp32", "bf16"] = value("fp32", "autocast type of the forward pass; weights, EMA and losses stay fp32")
+    channels_last: bool = value(True, "memory layout of images and convolutions")
+    compile: bool = value(False, "torch.compile the encoder")

@@ -1,0 +1,95 @@
+"""The recipe's root and what of it changes a trial's result."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from ablatrix_models.recipe.augment import Augment
+from ablatrix_models.recipe.backbone import Backbone, ResNet
+from ablatrix_models.recipe.data import DATASETS, Data
+from ablatrix_models.recipe.evaluate import Evaluate
+from ablatrix_models.recipe.fields import Problem, RecipeError, build, tagged, value
+from ablatrix_models.recipe.mask import Mask
+from ablatrix_models.recipe.method import Method, MoCo, batch_problems
+from ablatrix_models.recipe.mixing import Mixing
+from ablatrix_models.recipe.optimize import Compute, Optimizer, Schedule
+
+# Raised whenever the training code changes what a recipe computes: old trials then no longer answer for new ones.
+RESULT_VERSION = 1
+
+# Sections whose `name` chooses a class: name -> the class, or None where there is no such name.
+TAGGED = {"method": partial(tagged, Method), "backbone": partial(tagged, Backbone)}
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One training run. Two equal recipes with equal seed and data give the same result."""
+
+    method: Method = value(MoCo, "the self-supervised framework")
+    backbone: Backbone = value(ResNet, "the encoder")
+    data: Data = value(Data, "the images")
+    augment: Augment = value(Augment, "view a, and view b where it has none of its own")
+    augment_b: Augment | None = value(None, "view b, where it differs from view a")
+    mask: Mask = value(Mask, "the mask of MixMask and of the erase baseline")
+    mixing: Mixing = value(Mixing, "mixtures added to the clean loss")
+    optimizer: Optimizer = value(Optimizer, "the optimiser")
+    schedule: Schedule = value(Schedule, "epochs, batches, learning rate over time")
+    compute: Compute = value(Compute, "arithmetic")
+    evaluate: Evaluate = value(Evaluate, "the protocols")
+
+    @staticmethod
+    def read(mapping: Mapping[str, Any]) -> Recipe:
+        """Build a recipe from nested mappings; raises RecipeError with every problem found."""
+        recipe, problems = build(Recipe, mapping)
+        if recipe is None:
+            raise RecipeError(problems)
+        return recipe
+
+    def problems(self) -> Iterator[Problem]:
+        """Rules across components."""
+        if self.schedule.epochs:
+            yield from batch_problems(self.method, self.schedule.batch_size)
+        if self.mixing.masks and self.mask.grid > self.data.image_size:
+            yield Problem(
+                "mask.grid",
+                f"is {self.mask.grid}, but images are {self.data.image_size} pixels wide, so a cell would be smaller than a pixel. "
+                f"Use {self.data.image_size} or less.",
+            )
+        limit = self.data.train_images
+        if limit is not None and self.schedule.epochs and self.schedule.batch_size > limit:
+            yield Problem("schedule.batch_size", f"is {self.schedule.batch_size}, more than the {limit} training images. Use {limit} or less.")
+        classes = DATASETS[self.data.name][1]
+        labels = self.evaluate.knn.labels_per_class
+        if self.evaluate.knn.kind != "off" and labels and classes and self.evaluate.knn.k > labels * classes:
+            yield Problem("evaluate.knn.k", f"is {self.evaluate.knn.k}, more than the {labels * classes} labelled images. Use fewer neighbours.")
+
+    def as_mapping(self) -> dict[str, Any]:
+        """Nested plain values, as JSON and YAML write them."""
+        return _plain(self)
+
+    def identity(self) -> dict[str, Any]:
+        """What changes the result: without places, pace of checkpoints, and parts that this run never reaches."""
+        kept = _plain(self, identity_only=True)
+        kept["result_version"] = RESULT_VERSION
+        if not self.mixing.masks:
+            del kept["mask"]
+        if self.mixing.kind == "none":
+            kept["mixing"] = {"kind": "none"}
+        if not self.schedule.epochs:
+            for part in ("augment", "augment_b", "mask", "mixing", "optimizer"):
+                kept.pop(part, None)
+            kept["schedule"] = {"epochs": 0}
+        return kept
+
+
+def _plain(part: Any, *, identity_only: bool = False) -> Any:
+    if dataclasses.is_dataclass(part):
+        fields = [f for f in dataclasses.fields(part) if not identity_only or f.metadata.get("identity", True)]
+        return {f.name: _plain(getattr(part, f.name), identity_only=identity_only) for f in fields}
+    if isinstance(part, tuple):
+        return [_plain(v, identity_only=identity_only) for v in part]
+    return part

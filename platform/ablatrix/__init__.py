@@ -1,0 +1,1 @@
+"""Ablation studies of masked siamese self-supervised learning: from sweep file to finished trials."""

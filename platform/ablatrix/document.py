@@ -1,0 +1,147 @@
+"""A YAML file as plain values that remember their lines. The only importer of a YAML library.
+
+YAML 1.2 is read, so `NO` and `on` are text and `1e-4` is a number. Duplicate keys, tags and merge keys are
+refused with their line, all of them at once.
+"""
+
+from __future__ import annotations
+
+import datetime
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
+from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
+from ruamel.yaml.reader import ReaderError
+
+from ablatrix.errors import FileProblem, InvalidInput, SweepFileError
+
+MAX_BYTES = 4_000_000
+Place = tuple[str | int, ...]
+_PLAIN = {f"tag:yaml.org,2002:{kind}" for kind in ("str", "int", "float", "bool", "null")}
+
+
+@dataclass(frozen=True)
+class Document:
+    """The values of one file; `lines` maps a path of keys and indices to the line that it starts on (from 1).
+
+    `problems` are those that leave the rest of the file readable, so that a check can report it whole.
+    """
+
+    path: Path
+    text: str
+    values: dict[str, Any]
+    lines: dict[Place, int] = field(repr=False)
+    problems: tuple[FileProblem, ...] = ()
+
+    def line(self, place: Place) -> int:
+        """The line of `place`, or of the nearest enclosing part that the file has."""
+        while place and place not in self.lines:
+            place = place[:-1]
+        return self.lines.get(place, 1)
+
+
+def read(path: Path) -> Document:
+    """Read a file whose top level is a mapping; SweepFileError where it is none, InvalidInput where there is no file."""
+    text = _text(path)
+    reader = YAML(typ="safe", pure=True)
+    try:
+        root = reader.compose(text)
+    except (YAMLError, ValueError, RecursionError) as error:
+        raise SweepFileError(path, [_syntax_problem(error)]) from None
+    if root is None:
+        raise SweepFileError(path, [FileProblem(1, "the file is empty. A sweep file starts with `schema: 1`.")])
+    if not isinstance(root, MappingNode):
+        raise SweepFileError(path, [FileProblem(root.start_mark.line + 1, "the file holds no mapping. A sweep file starts with `schema: 1`.")])
+    walk = _Walk(reader)
+    values = walk.value(root, ())
+    return Document(path, text, values, walk.lines, tuple(walk.problems))
+
+
+def _text(path: Path) -> str:
+    if path.is_dir():
+        raise InvalidInput(f"{path} is a directory, but a sweep file is needed. `ablatrix list` shows the shipped ones.")
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        raise InvalidInput(f"{path} does not exist. `ablatrix list` shows the shipped sweeps.") from None
+    except OSError as error:
+        raise InvalidInput(f"{path} cannot be read: {error.strerror}.") from None
+    if len(data) > MAX_BYTES:
+        raise InvalidInput(f"{path} has {len(data):,} bytes, more than the {MAX_BYTES:,} that a sweep file may have.")
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data[: error.start].count(b"\n") + 1
+        raise SweepFileError(path, [FileProblem(line, f"byte 0x{data[error.start]:02x} is no UTF-8 text. Is this a YAML file?")]) from None
+
+
+def _syntax_problem(error: Exception) -> FileProblem:
+    if isinstance(error, MarkedYAMLError):
+        mark = error.problem_mark or error.context_mark
+        return FileProblem(mark.line + 1 if mark else 1, f"this is no valid YAML: {error.problem or error.context}.")
+    if isinstance(error, ReaderError):
+        return FileProblem(1, f"character #x{ord(error.character):04x} is not allowed in YAML. Is this a YAML file?" if isinstance(error.character, str)
+                           else "the file has bytes that are not allowed in YAML.")
+    return FileProblem(1, f"this is no valid YAML: {str(error).splitlines()[0] if str(error) else type(error).__name__}.")
+
+
+class _Walk:
+    """Turns nodes into values, noting lines and problems on the way."""
+
+    def __init__(self, reader: YAML) -> None:
+        self.constructor = reader.constructor
+        self.lines: dict[Place, int] = {}
+        self.problems: list[FileProblem] = []
+        self._open: set[int] = set()
+
+    def value(self, node: Node, place: Place) -> Any:
+        self.lines.setdefault(place, node.start_mark.line + 1)
+        if isinstance(node, ScalarNode):
+            return self._scalar(node)
+        if id(node) in self._open:
+            return self._refuse(node, "an alias that contains itself is refused. Write the values out.")
+        self._open.add(id(node))
+        try:
+            if isinstance(node, MappingNode):
+                return self._mapping(node, place)
+            assert isinstance(node, SequenceNode)
+            return [self.value(child, (*place, i)) for i, child in enumerate(node.value)]
+        finally:
+            self._open.discard(id(node))
+
+    def _mapping(self, node: MappingNode, place: Place) -> dict[str, Any]:
+        values: dict[str, Any] = {}
+        for key_node, child in node.value:
+            line = key_node.start_mark.line + 1
+            if not isinstance(key_node, ScalarNode):
+                self.problems.append(FileProblem(line, "a key must be plain text."))
+                continue
+            if key_node.tag == "tag:yaml.org,2002:merge" or key_node.value == "<<":
+                self.problems.append(FileProblem(line, "merge keys (`<<`) are refused, because they hide which value holds. Write the values out."))
+                continue
+            key = key_node.value
+            if key in values:
+                self.problems.append(FileProblem(line, f"the key {key!r} stands here again; it was first on line {self.lines[(*place, key)]}. Keep one."))
+                continue
+            self.lines[(*place, key)] = line
+            values[key] = self.value(child, (*place, key))
+        return values
+
+    def _scalar(self, node: ScalarNode) -> Any:
+        if node.tag not in _PLAIN:
+            kind = node.tag.rsplit(":", 1)[-1]
+            return self._refuse(node, f"a value of the YAML type {kind!r} is refused. Use text, numbers, booleans, lists and mappings.")
+        try:
+            value = self.constructor.construct_object(node)
+        except (YAMLError, ValueError, OverflowError) as error:
+            return self._refuse(node, f"{node.value!r} cannot be read as a value: {str(error).splitlines()[0]}.")
+        if isinstance(value, datetime.date | bytes):
+            return self._refuse(node, f"{node.value!r} is read as a date. Put it in quotes.")
+        # Plain builtins, so that nothing of the YAML library travels further.
+        return next((kind(value) for kind in (bool, int, float, str) if isinstance(value, kind)), None)
+
+    def _refuse(self, node: Node, message: str) -> None:
+        self.problems.append(FileProblem(node.start_mark.line + 1, message))

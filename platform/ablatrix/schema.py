@@ -1,0 +1,116 @@
+"""The shape of a sweep file, as pydantic models. What the values mean together is decided in `plan`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+
+Scalar = str | int | float | bool | None
+Slug = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]{0,99}$")]
+Word = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_-]{0,49}$")]
+Text = Annotated[str, StringConstraints(min_length=1, max_length=2000)]
+Levels = dict[Word, Scalar | list[Scalar]]
+
+
+class Part(BaseModel):
+    """A mapping that refuses unknown keys and converts nothing."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, populate_by_name=True)
+
+
+class Axis(Part):
+    """A named key with levels; or levels that each set several keys together."""
+
+    key: Text | None = None
+    levels: Annotated[list[Any], Field(min_length=1)] | Annotated[dict[str, dict[str, Any]], Field(min_length=1)]
+
+
+class When(Part):
+    """Cells of these levels get these keys, or another recipe."""
+
+    if_: Levels = Field(alias="if")
+    set: dict[str, Any] = {}
+    recipe: Text | None = None
+    note: Text | None = None
+
+
+class Exclude(Part):
+    """Cells of these levels are left out, for a reason that the report prints."""
+
+    if_: Levels = Field(alias="if")
+    reason: Text
+
+
+class Include(Part):
+    """A cell off the grid, in the place of the levels named by `as`."""
+
+    as_: Levels = Field(alias="as")
+    label: Text | None = None
+    set: dict[str, Any] = {}
+    recipe: Text | None = None
+    cross: list[Word] = []
+    note: Text | None = None
+
+
+class Metric(Part):
+    """The number that the table shows."""
+
+    name: Text
+    goal: Literal["max", "min"] = "max"
+    take: Literal["last", "best"] = "last"
+
+
+class Resources(Part):
+    """What one trial takes: CPU threads, a share of a GPU, memory in gigabytes."""
+
+    cpus: Annotated[int, Field(ge=1, le=1024)] = 1
+    gpus: Annotated[float, Field(ge=0, le=64)] = 0.0
+    memory_gb: Annotated[float, Field(gt=0)] | None = None
+
+
+class ProfileAxis(Part):
+    """Other levels for an axis under a profile."""
+
+    levels: Annotated[list[Any], Field(min_length=1)]
+
+
+Seeds = Annotated[int, Field(ge=1, le=10_000)] | Annotated[list[Annotated[int, Field(ge=0, lt=2**31)]], Field(min_length=1)]
+
+
+class Profile(Part):
+    """The same sweep at another cost."""
+
+    set: dict[str, Any] = {}
+    seeds: Seeds | None = None
+    resources: Resources | None = None
+    axes: dict[Word, ProfileAxis] = {}
+
+
+class Table(Part):
+    """How cells become rows and columns."""
+
+    rows: Word | list[Word]
+    columns: Word | list[Word] | None = None
+    baseline: Levels | None = None
+    published: Text | None = None
+
+
+class SweepFile(Part):
+    """One sweep file."""
+
+    schema_: Literal[1] = Field(alias="schema")
+    sweep: Slug
+    title: Text
+    question: Text | None = None
+    recipe: Text
+    set: dict[str, Any] = {}
+    axes: dict[Word, Axis]
+    when: list[When] = []
+    exclude: list[Exclude] = []
+    include: list[Include] = []
+    seeds: Seeds = 1
+    metric: Metric
+    resources: Resources = Resources()
+    profiles: dict[Slug, Profile] = {}
+    table: Table | None = None

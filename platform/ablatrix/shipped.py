@@ -1,0 +1,48 @@
+"""Where the shipped sweeps, recipes and published numbers lie: in the wheel, or in the checkout when editable."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ablatrix.errors import InvalidInput
+
+
+def root() -> Path:
+    """The `sweeps/` directory."""
+    package = Path(__file__).resolve().parent
+    places = (package / "sweeps", package.parents[1] / "sweeps")
+    for place in places:
+        if place.is_dir():
+            return place
+    raise InvalidInput("the shipped sweeps are missing from this installation. Install Ablatrix again.")
+
+
+def sweeps() -> dict[str, Path]:
+    """Shipped sweep files by name, such as `mixmask/table1-grid`."""
+    return _named(root(), skip=("recipes", "published"))
+
+
+def recipes() -> dict[str, Path]:
+    """Shipped recipe files by name, such as `mixmask/moco-cifar`."""
+    return _named(root() / "recipes", skip=())
+
+
+def find_sweep(given: str) -> Path:
+    """The file of SWEEP: a path, or a shipped name."""
+    path = Path(given).expanduser()
+    if path.exists() or path.suffix in (".yaml", ".yml"):
+        return path
+    known = sweeps()
+    if given in known:
+        return known[given]
+    import difflib
+
+    close = difflib.get_close_matches(given, known, n=1)
+    hint = f"Did you mean {close[0]!r}?" if close else "`ablatrix list` shows the shipped ones."
+    raise InvalidInput(f"{given!r} is neither a file nor a shipped sweep. {hint}")
+
+
+def _named(place: Path, skip: tuple[str, ...]) -> dict[str, Path]:
+    files = sorted(place.rglob("*.yaml")) if place.is_dir() else []
+    relative = {p.relative_to(place).with_suffix("").as_posix(): p for p in files}
+    return {name: path for name, path in relative.items() if name.split("/")[0] not in skip}

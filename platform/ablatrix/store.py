@@ -1,0 +1,162 @@
+"""The directory that is the truth: trials by id, sweeps by name (design.md, decisions 1 to 3)."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ablatrix.errors import InvalidInput
+from ablatrix.records import Report, Result, Status, TrialRecipe, decode, decode_report, encode, read_json, write_atomically
+
+DEFAULT = "runs"
+
+
+@dataclass(frozen=True)
+class TrialDirectory:
+    """`trials/<id>/`: one trial of any number of sweeps."""
+
+    path: Path
+
+    @property
+    def id(self) -> str:
+        """The trial id."""
+        return self.path.name
+
+    @property
+    def log(self) -> Path:
+        """Everything that the trial printed, all attempts."""
+        return self.path / "log.txt"
+
+    @property
+    def metrics_file(self) -> Path:
+        """One report per line."""
+        return self.path / "metrics.jsonl"
+
+    @property
+    def checkpoint(self) -> Path:
+        """The directory of the newest checkpoint."""
+        return self.path / "checkpoint"
+
+    def create(self, recipe: TrialRecipe) -> None:
+        """Make the directory and its `recipe.json`, unless they are there."""
+        if not (self.path / "recipe.json").exists():
+            write_atomically(self.path / "recipe.json", encode(recipe))
+
+    def recipe(self) -> TrialRecipe:
+        """What was asked for."""
+        return decode(TrialRecipe, self._read("recipe.json"))
+
+    def status(self) -> Status | None:
+        """Where the trial stands, or None before its first attempt."""
+        path = self.path / "status.json"
+        return decode(Status, path.read_text()) if path.exists() else None
+
+    def write_status(self, status: Status) -> None:
+        """Replace `status.json`."""
+        write_atomically(self.path / "status.json", encode(status))
+
+    def result(self) -> Result | None:
+        """The final metrics, or None while there are none."""
+        path = self.path / "result.json"
+        return decode(Result, path.read_text()) if path.exists() else None
+
+    def write_result(self, result: Result) -> None:
+        """Write `result.json`; its presence is what makes a trial finished."""
+        write_atomically(self.path / "result.json", encode(result))
+
+    def reports(self) -> list[Report]:
+        """Every complete line of `metrics.jsonl`; a torn last line is left out."""
+        return [decode_report(line) for line in self._complete_lines()]
+
+    def _complete_lines(self) -> Iterator[str]:
+        if not self.metrics_file.exists():
+            return
+        with self.metrics_file.open(encoding="utf-8", errors="replace") as file:
+            for line in file:
+                if line.endswith("\n") and line.startswith("{"):
+                    yield line
+
+    def _read(self, name: str) -> str:
+        try:
+            return (self.path / name).read_text()
+        except FileNotFoundError as error:
+            raise InvalidInput(f"no trial {self.id} in this store ({self.path} has no {name}). See `ablatrix list`.") from error
+
+
+@dataclass(frozen=True)
+class SweepDirectory:
+    """`sweeps/<sweep>/` or, for a profile, `sweeps/<sweep>@<profile>/`."""
+
+    path: Path
+
+    @property
+    def name(self) -> str:
+        """The sweep's name, with its profile."""
+        return self.path.name
+
+    @property
+    def report(self) -> Path:
+        """Where the report's files lie."""
+        return self.path / "report"
+
+    @property
+    def stop_file(self) -> Path:
+        """Its presence asks every running trial of the sweep to save and stop."""
+        return self.path / "stop"
+
+    def submit(self, text: str, plan: dict[str, Any]) -> None:
+        """Keep the sweep file as it was submitted, and the plan made from it."""
+        write_atomically(self.path / "sweep.yaml", text)
+        write_atomically(self.path / "plan.json", encode(plan))
+
+    def plan(self) -> dict[str, Any]:
+        """The plan of the last `run`; raises InvalidInput where there is none."""
+        plan = read_json(self.path / "plan.json")
+        if plan is None:
+            raise InvalidInput(f"no sweep {self.name!r} in this store. See `ablatrix list`, or start it with `ablatrix run`.")
+        return dict(plan)
+
+
+@dataclass(frozen=True)
+class Store:
+    """The root directory."""
+
+    root: Path
+
+    @staticmethod
+    def at(option: Path | str | None) -> Store:
+        """The store named by `--store`, else by `ABLATRIX_STORE`, else `./runs`."""
+        return Store(Path(option or os.environ.get("ABLATRIX_STORE") or DEFAULT).expanduser().absolute())
+
+    def trial(self, trial: str) -> TrialDirectory:
+        """The directory of a trial id, whether or not it is there yet."""
+        if len(trial) != 16 or not set(trial) <= set("0123456789abcdef"):
+            raise InvalidInput(f"{trial!r} is no trial id: 16 hex digits are needed. See `ablatrix status`.")
+        return TrialDirectory(self.root / "trials" / trial)
+
+    def trials(self) -> list[TrialDirectory]:
+        """All trials, by id."""
+        return [TrialDirectory(p) for p in self._directories("trials")]
+
+    def sweep(self, name: str) -> SweepDirectory:
+        """The directory of a sweep, whether or not it is there yet."""
+        if not name or Path(name).name != name or name in (".", ".."):
+            raise InvalidInput(f"{name!r} is no sweep name: it would leave the store.")
+        return SweepDirectory(self.root / "sweeps" / name)
+
+    def sweeps(self) -> list[SweepDirectory]:
+        """All sweeps that were ever submitted, by name."""
+        return [SweepDirectory(p) for p in self._directories("sweeps") if (p / "plan.json").exists()]
+
+    def free_gb(self) -> float:
+        """Free space where the store lies, in gigabytes."""
+        place = next(p for p in (self.root, *self.root.parents) if p.exists())
+        return shutil.disk_usage(place).free / 1e9
+
+    def _directories(self, kind: str) -> list[Path]:
+        place = self.root / kind
+        return sorted(p for p in place.iterdir() if p.is_dir() and not p.name.startswith(".")) if place.is_dir() else []
