@@ -50,9 +50,17 @@ def discrete_cells(ratios: Tensor, grid: int, uniform: Callable[..., Tensor]) ->
     margin = RATIO_MARGIN / grid**2
     thresholds = ratios.clamp(margin, 1 - margin)[:, None, None]
     cells = uniform(len(ratios), grid, grid) > thresholds
-    while len(constant := torch.nonzero(cells.flatten(1).all(1) | ~cells.flatten(1).any(1)).flatten()):
-        cells[constant] = uniform(len(constant), grid, grid) > thresholds[constant]
+    pending = torch.nonzero(_constant(cells)).flatten()
+    while len(pending):
+        redrawn = uniform(len(pending), grid, grid) > thresholds[pending]
+        cells[pending] = redrawn
+        pending = pending[_constant(redrawn)]
     return cells
+
+
+def _constant(cells: Tensor) -> Tensor:
+    flat = cells.flatten(1)
+    return flat.all(1) | ~flat.any(1)
 
 
 def upsample(cells: Tensor, size: int) -> Tensor:
@@ -64,7 +72,7 @@ def upsample(cells: Tensor, size: int) -> Tensor:
     if size < grid:
         raise ValueError(f"size is {size} pixels, fewer than the {grid} cells a side of the mask. Use a grid of {size} or less.")
     cell = torch.arange(size, device=cells.device) * grid // size
-    return cells[:, cell[:, None], cell].unsqueeze(1)
+    return cells.index_select(1, cell).index_select(2, cell).unsqueeze(1)
 
 
 def pixel_share(mask: Tensor) -> Tensor:

@@ -30,7 +30,7 @@ class TrialRecipe:
 
 @dataclass(frozen=True)
 class Status:
-    """`status.json`: replaced atomically. Times are seconds since 1970, UTC."""
+    """`status.json`: replaced atomically. Times are seconds since 1970, UTC; `seconds` is work, of all attempts."""
 
     trial: str
     state: State
@@ -40,6 +40,7 @@ class Status:
     threads: int
     started: float
     updated: float
+    seconds: float = 0.0
     epoch: int = 0
     epochs: int = 0
     ended: float | None = None

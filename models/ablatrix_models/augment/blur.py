@@ -42,6 +42,7 @@ def _weights(sigma: Tensor, reach: int, pixels: int) -> Tensor:
     """(batch, pixels, pixels): row u holds what each source pixel gives to output pixel u."""
     tap = torch.arange(reach + 1, dtype=sigma.dtype, device=sigma.device)
     kernel = torch.exp(-0.5 * (tap / sigma[:, None]) ** 2)
+    kernel *= kernel > 1e-9  # narrow kernels end in denormal numbers, which slow the products down tenfold
     kernel /= 2 * kernel.sum(dim=1, keepdim=True) - 1  # the centre counts once
     return (kernel @ _shifts(reach, pixels, sigma.device)).view(-1, pixels, pixels)
 

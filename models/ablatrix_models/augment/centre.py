@@ -21,7 +21,9 @@ def centre(images: Tensor, size: int, resize: int | None = None, interpolation: 
     """
     height, width = images.shape[2:]
     if resize is None and height != width:
-        raise ValueError(f"images of {height} x {width} pixels are not square. Give `resize`, the length of the shorter side, to take their centre.")
+        raise ValueError(
+            f"images of {height} x {width} pixels are not square. Give `resize`, the length of the shorter side, to take their centre."
+        )
     short = size if resize is None else resize
     if short < size:
         raise ValueError(f"a centre of {size} pixels does not fit images resized to {short}. Use a resize of {size} or more.")

@@ -11,7 +11,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from ablatrix_models.augment.parameters import BRIGHTNESS, CONTRAST, HUE, SATURATION, Parameters
+from ablatrix_models.augment.parameters import CONTRAST, HUE, SATURATION, Parameters
 
 LUMA = (0.2989, 0.587, 0.114)  # ITU-R 601-2, with torchvision's digits
 
@@ -27,12 +27,15 @@ def jitter(images: Tensor, parameters: Parameters) -> Tensor:
 
     Images whose turn is another transform, or that are not jittered, pass a turn with the ratio 1, which changes nothing.
     """
+    ratios, mean_shares, pixel_shares = (share.to(images, non_blocking=True) for share in _blends(parameters))
+    hue_turn = (parameters.order == HUE).int().argmax(dim=1).masked_fill_(~parameters.jitter, -1)
     for turn in range(4):
-        whose = parameters.order[:, turn].masked_fill(~parameters.jitter, -1)
-        _blend(images, whose, parameters)
-        rows = torch.nonzero(whose == HUE)[:, 0]
-        if len(rows):
-            on_rows(images, rows, partial(_shift_hue, turns=parameters.hue[rows]))
+        grey_pixels = luma(images)
+        of_mean = mean_shares[:, turn] * grey_pixels.mean(dim=(1, 2), keepdim=True)
+        offset = grey_pixels.mul_(pixel_shares[:, turn]).add_(of_mean)
+        images.mul_(ratios[:, turn, None]).add_(offset[:, None]).clamp_(0, 1)
+        rows = torch.nonzero(hue_turn == turn)[:, 0]
+        on_rows(images, rows, partial(_shift_hue, turns=parameters.hue[rows]))
     return images
 
 
@@ -48,17 +51,16 @@ def solarize(images: Tensor, parameters: Parameters, threshold: float) -> Tensor
     return on_rows(images, rows, lambda chosen: torch.where(chosen >= threshold, 1 - chosen, chosen))
 
 
-def _blend(images: Tensor, whose: Tensor, parameters: Parameters) -> None:
-    """clamp(r x + (1-r) y): y is black for brightness, the mean luma for contrast, the pixel's luma for saturation."""
-    ratio = torch.ones(len(whose))
-    for transform, factor in ((BRIGHTNESS, parameters.brightness), (CONTRAST, parameters.contrast), (SATURATION, parameters.saturation)):
-        ratio = torch.where(whose == transform, factor, ratio)
-    rest = 1 - ratio
-    of_mean, of_pixel = (_per_image(rest * (whose == transform), images) for transform in (CONTRAST, SATURATION))
-    grey_pixels = luma(images)
-    of_mean *= grey_pixels.mean(dim=(1, 2), keepdim=True)
-    offset = grey_pixels.mul_(of_pixel).add_(of_mean)
-    images.mul_(_per_image(ratio, images)[:, None]).add_(offset[:, None]).clamp_(0, 1)
+def _blends(parameters: Parameters) -> tuple[Tensor, Tensor, Tensor]:
+    """What each turn computes, as clamp(ratio x + mean_share * mean luma + pixel_share * luma); each (batch, 4, 1, 1).
+
+    torchvision blends r x + (1-r) y with y black for brightness, the image's mean luma for contrast, the pixel's luma for
+    saturation. The ratio 1 stands for no blend at all.
+    """
+    factors = torch.stack([parameters.brightness, parameters.contrast, parameters.saturation, torch.ones(len(parameters))], dim=1)
+    ratio = factors.gather(1, parameters.order).masked_fill_(~parameters.jitter[:, None], 1)
+    contrast, saturation = ((1 - ratio) * (parameters.order == transform) for transform in (CONTRAST, SATURATION))
+    return ratio[:, :, None, None], contrast[:, :, None, None], saturation[:, :, None, None]
 
 
 def _shift_hue(images: Tensor, turns: Tensor) -> Tensor:
@@ -71,12 +73,12 @@ def _shift_hue(images: Tensor, turns: Tensor) -> Tensor:
     low = images.amin(dim=1)
     chroma = images.amax(dim=1).sub_(low)
     size = green.add(blue).sub_(red).sub_(low).div_(chroma.clamp(min=1e-12)).add_(1)
-    hue = torch.copysign(size, green - blue).add_(_per_image(6 * turns, images))
-    hue.sub_(hue.div(6).round_().mul_(6))
+    hue = torch.copysign(size, green - blue).add_(turns.mul(6).to(images, non_blocking=True)[:, None, None])
+    hue.sub_(hue.div(6).round_(), alpha=6)
     places = torch.tensor([0.0, 2.0, -2.0], device=images.device)[:, None, None]
     shifted = hue[:, None] - places
     shifted.abs_().sub_(3).abs_().sub_(1).clamp_(0, 1)
-    return shifted.mul_(chroma[:, None]).add_(low[:, None])
+    return torch.addcmul(low[:, None], shifted, chroma[:, None])
 
 
 def on_rows(images: Tensor, rows: Tensor, transform: Callable[[Tensor], Tensor]) -> Tensor:
@@ -85,8 +87,3 @@ def on_rows(images: Tensor, rows: Tensor, transform: Callable[[Tensor], Tensor])
         index = rows.to(images.device, non_blocking=True)
         images.index_copy_(0, index, transform(images.index_select(0, index)))
     return images
-
-
-def _per_image(values: Tensor, images: Tensor) -> Tensor:
-    """(batch,) on the CPU -> (batch, 1, 1) beside `images`."""
-    return values.to(images, non_blocking=True)[:, None, None]

@@ -15,7 +15,7 @@ from ablatrix_models.augment.rotation import rotate
 from ablatrix_models.recipe.augment import Augment
 
 # Pixels that are worked on at once. A processor is fastest when they stay in its cache; a GPU wants them all.
-_CPU_PIXELS = 64 * 32 * 32
+_CPU_PIXELS = 128 * 32 * 32
 _GPU_PIXELS = 512 * 256 * 256
 
 
@@ -23,23 +23,19 @@ def apply(images: Tensor, parameters: Parameters, config: Augment, size: int) ->
     """One view of each image, as drawn.
 
     images: uint8 (batch, 3, height, width). Returns float32 (batch, 3, size, size) in 0..1 on the images' device.
+    Matrix products follow torch's float32 precision setting, never autocast; no gradient is kept.
     Order: rotation, crop with flip, jitter, grey, blur, solarize; the colours come before rotation where `config.order` is
     colour-first. (A flip commutes with everything that follows the crop, so its place there does not matter.)
+    Raises ValueError where the images are of another kind, or were not those that the parameters were drawn for.
     """
-    _check(images, parameters)
-    views = torch.empty(len(images), 3, size, size, device=images.device)
-    pixels = max(images.shape[2] * images.shape[3], size * size)
-    chunk = max(4, (_CPU_PIXELS if images.device.type == "cpu" else _GPU_PIXELS) // pixels)
-    for start in range(0, len(images), chunk):
-        stop = min(start + chunk, len(images))
-        views[start:stop] = _view(images[start:stop], parameters.rows(start, stop), config, size)
-    return views
+    _check_images(images)
+    return _render(images, parameters, config, size, scale=torch.ones(3), shift=torch.zeros(3))
 
 
 def normalise(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
     """(images - mean) / std per channel; images: float (batch, 3, height, width) in 0..1."""
-    centre, spread = (torch.tensor(values, dtype=images.dtype, device=images.device)[:, None, None] for values in (mean, std))
-    return torch.addcmul(-centre / spread, images, 1 / spread)
+    scale, shift = (values.to(images, non_blocking=True)[:, None, None] for values in _affine(mean, std))
+    return (images * scale).add_(shift)
 
 
 def two_views(
@@ -50,8 +46,35 @@ def two_views(
     images: uint8 (batch, 3, height, width). Returns float32 (batch, 3, size, size) twice. A function of the images, the
     arguments and the CPU generator's state.
     """
-    first, second = (normalise(apply(images, draw(config, len(images), *images.shape[2:], generator), config, size), mean, std) for config in (a, b))
-    return first, second
+    _check_images(images)
+    scale, shift = _affine(mean, std)
+    views = []
+    for config in (a, b):
+        parameters = draw(config, len(images), images.shape[2], images.shape[3], generator)
+        views.append(_render(images, parameters, config, size, scale, shift))
+    return views[0], views[1]
+
+
+def _affine(mean: Sequence[float], std: Sequence[float]) -> tuple[Tensor, Tensor]:
+    """(x - mean) / std as scale * x + shift; each (3,)."""
+    centre, spread = torch.tensor(mean), torch.tensor(std)
+    return 1 / spread, -centre / spread
+
+
+@torch.no_grad()
+def _render(images: Tensor, parameters: Parameters, config: Augment, size: int, scale: Tensor, shift: Tensor) -> Tensor:
+    """All views, chunk by chunk; the affine map is applied while a chunk is still in the cache."""
+    _check_draw(images, parameters)
+    views = torch.empty(len(images), 3, size, size, device=images.device)
+    scale, shift = (values.to(views, non_blocking=True)[:, None, None] for values in (scale, shift))
+    pixels = max(images.shape[2] * images.shape[3], size * size)
+    chunk = max(4, (_CPU_PIXELS if images.device.type == "cpu" else _GPU_PIXELS) // pixels)
+    with torch.autocast(images.device.type, enabled=False):  # the crop's matrix products need all their digits
+        for start in range(0, len(images), chunk):
+            stop = min(start + chunk, len(images))
+            view = _view(images[start:stop], parameters.rows(start, stop), config, size)
+            torch.add(view.mul_(scale), shift, out=views[start:stop])
+    return views
 
 
 def _view(images: Tensor, parameters: Parameters, config: Augment, size: int) -> Tensor:
@@ -76,8 +99,17 @@ def _colour(view: Tensor, parameters: Parameters, config: Augment) -> Tensor:
     return view
 
 
-def _check(images: Tensor, parameters: Parameters) -> None:
+def _check_images(images: Tensor) -> None:
     if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != 3:
         raise ValueError(f"augmentation takes uint8 images (batch, 3, height, width), but got {images.dtype} {tuple(images.shape)}.")
+
+
+def _check_draw(images: Tensor, parameters: Parameters) -> None:
     if len(parameters) != len(images):
         raise ValueError(f"{len(parameters)} views were drawn for {len(images)} images. Call draw() with count={len(images)}.")
+    height, width = images.shape[2:]
+    fits = (parameters.top + parameters.height <= height) & (parameters.left + parameters.width <= width)
+    if not fits.all():
+        raise ValueError(
+            f"a crop box was drawn that leaves these images of {height} x {width} pixels. Call draw() with their height and width."
+        )

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ablatrix_models.data.layout import Split
 from ablatrix_models.data.places import DataError
 from ablatrix_models.recipe.data import Data
 
@@ -36,9 +37,11 @@ def turns(labels: np.ndarray) -> np.ndarray:
     return np.lexsort((labels, rank))
 
 
-def wanted(config: Data, split: str, total: int) -> int:
+def wanted(config: Data, split: Split, total: int) -> int:
     """How many of a split's `total` images are used; raises DataError where the recipe asks for more."""
-    limit = config.train_images if split == "train" else config.test_images
+    limit = config.limit(split)
     if limit is not None and limit > total:
-        raise DataError(f"data.{split}_images is {limit}, but the {split} split of {config.name!r} holds {total}. Use {total} or less, or leave it out.")
+        raise DataError(
+            f"data.{split}_images is {limit}, but the {split} split of {config.name!r} holds {total}. Use {total} or less, or leave it out."
+        )
     return total if limit is None else limit

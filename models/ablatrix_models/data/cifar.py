@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import codecs
 import pickle
 from collections.abc import Mapping
 from pathlib import Path
@@ -25,7 +24,7 @@ class _BatchUnpickler(pickle.Unpickler):
         if module.split(".")[0] == "numpy" and name in numpy_array:
             return numpy_array[name]
         if (module, name) == ("_codecs", "encode"):  # how newer pickles write bytes in the old protocol
-            return codecs.encode
+            return _bytes
         raise pickle.UnpicklingError(f"it names {module}.{name}, which no CIFAR batch does")
 
 
@@ -36,7 +35,9 @@ def read_cifar(source: Source, split: Split) -> Arrays:
     labels = np.concatenate([labels for _, labels in batches])
     classes = _classes(source.common[0])
     if len(labels) and not 0 <= labels.min() <= labels.max() < len(classes):
-        raise DataError(f"{source.place} has labels from {labels.min()} to {labels.max()}, but names {len(classes)} classes. Get the dataset again.")
+        raise DataError(
+            f"{source.place} has labels from {labels.min()} to {labels.max()}, but names {len(classes)} classes. Get the dataset again."
+        )
     return Arrays(images, labels, classes).interleaved()
 
 
@@ -46,7 +47,9 @@ def _batch(path: Path) -> tuple[np.ndarray, np.ndarray]:
         labels = np.asarray(batch["labels"] if "labels" in batch else batch["fine_labels"], dtype=np.int64)
         return np.asarray(batch["data"], dtype=np.uint8).reshape(len(labels), 3, 32, 32), labels
     except (KeyError, ValueError, TypeError) as error:
-        raise DataError(f"{path} is no CIFAR batch: it needs 'data' of 3,072 bytes a row, and 'labels' or 'fine_labels' ({error!r}).") from error
+        raise DataError(
+            f"{path} is no CIFAR batch: it needs 'data' of 3,072 bytes a row, and 'labels' or 'fine_labels' ({error!r})."
+        ) from error
 
 
 def _classes(path: Path) -> tuple[str, ...]:
@@ -67,6 +70,12 @@ def _unpickled(path: Path) -> Mapping[str, Any]:
     if not isinstance(loaded, dict):
         raise DataError(f"{path} holds a {type(loaded).__name__}, but a CIFAR batch is a dictionary. Get the dataset again.")
     return loaded
+
+
+def _bytes(text: str, encoding: str) -> bytes:
+    if encoding != "latin1":
+        raise pickle.UnpicklingError(f"it encodes bytes as {encoding!r}, not as latin1")
+    return text.encode("latin1")
 
 
 def _byte_type(spec: str, *_: object) -> np.dtype:

@@ -57,10 +57,8 @@ def _digest(members: Sequence[Member]) -> str:
     step = max(1, -(-len(members) // SAMPLED_FILES))
     digest = hashlib.sha256(RULE)
     for position, (name, path, stat) in enumerate(members):
-        if whole:
-            content = _whole_file(path)
-        else:
-            content = f"{stat.st_size} {_ends(path, stat.st_size) if position % step == 0 else ''}"
+        sample = _ends(path, stat.st_size) if not whole and position % step == 0 else ""
+        content = _whole_file(path) if whole else f"{stat.st_size} {sample}"
         digest.update(f"\0{name}\0{content}".encode(errors="surrogateescape"))
     return f"sha256:{digest.hexdigest()[:16]}"
 

@@ -23,7 +23,9 @@ def read_idx(source: Source, split: Split) -> Arrays:
     if len(grey) != len(labels):
         raise DataError(f"{image_path} holds {len(grey)} images, but {label_path} {len(labels)} labels. Get the dataset again.")
     if len(labels) and labels.max() >= len(FASHION_CLASSES):
-        raise DataError(f"{label_path} holds the label {labels.max()}, but there are {len(FASHION_CLASSES)} classes. Get the dataset again.")
+        raise DataError(
+            f"{label_path} holds the label {labels.max()}, but there are {len(FASHION_CLASSES)} classes. Get the dataset again."
+        )
     return Arrays(np.repeat(grey[:, None], 3, axis=1), labels.astype(np.int64), FASHION_CLASSES).interleaved()
 
 
@@ -38,5 +40,7 @@ def _read(path: Path, dimensions: int) -> np.ndarray:
         raise DataError(f"{path} does not start as an IDX file of {dimensions} dimensions does. Get it again.")
     shape = np.frombuffer(content, ">u4", dimensions, offset=4).astype(np.int64)
     if len(content) - header != shape.prod():
-        raise DataError(f"{path} holds {len(content) - header} values, but its header says {shape.prod()}: it is cut short or changed. Get it again.")
+        raise DataError(
+            f"{path} holds {len(content) - header} values, but its header says {shape.prod()}: it is cut short or changed. Get it again."
+        )
     return np.frombuffer(content, np.uint8, offset=header).reshape(shape)

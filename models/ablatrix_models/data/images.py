@@ -21,12 +21,12 @@ class ImageSet:
     classes: tuple[str, ...]
 
     def __post_init__(self) -> None:
-        if self.images.dtype != torch.uint8 or self.images.ndim != 4 or self.images.shape[1] != 3:
-            raise ValueError(f"images are {self.images.dtype} of shape {tuple(self.images.shape)}, but (n, 3, height, width) uint8 is needed")
-        if self.labels.dtype != torch.int64 or self.labels.shape != self.images.shape[:1]:
-            raise ValueError(
-                f"labels are {self.labels.dtype} of shape {tuple(self.labels.shape)}, but ({len(self.images)},) int64 is needed, one per image"
-            )
+        images, labels = self.images, self.labels
+        if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != 3:
+            raise ValueError(f"images are {images.dtype} of shape {tuple(images.shape)}, but (n, 3, height, width) uint8 is needed.")
+        if labels.dtype != torch.int64 or labels.shape != images.shape[:1]:
+            rule = f"({len(images)},) int64 is needed, one per image"
+            raise ValueError(f"labels are {labels.dtype} of shape {tuple(labels.shape)}, but {rule}.")
 
     def __len__(self) -> int:
         return len(self.labels)

@@ -128,7 +128,9 @@ def _parquet(name: str, directory: Path) -> Source | None:
         _require_every_shard(directory, [match for match, _ in found])
     test = next((split for split in _test_names(name) if split in shards), None)
     if "train" not in shards or test is None:
-        raise DataError(f"{directory} holds the parquet splits {', '.join(shards)}, but 'train' and one of {', '.join(_test_names(name))} are needed.")
+        raise DataError(
+            f"{directory} holds the parquet splits {', '.join(shards)}, but 'train' and one of {', '.join(_test_names(name))} are needed."
+        )
     train_files, test_files = (tuple(path for _, path in shards[split]) for split in ("train", test))
     return Source("parquet", directory, {"train": train_files, "test": test_files})
 
@@ -137,13 +139,17 @@ def _require_every_shard(directory: Path, matches: list[re.Match[str]]) -> None:
     split = matches[0]["split"]
     totals = {match["shards"] for match in matches}
     if len(totals) > 1 or (totals == {None} and len(matches) > 1):
-        raise DataError(f"{directory} holds two sets of shards of the split {split!r}: {matches[0][0]}, {matches[-1][0]}. Keep one of them.")
+        raise DataError(
+            f"{directory} holds two sets of shards of the split {split!r}: {matches[0][0]}, {matches[-1][0]}. Keep one of them."
+        )
     if totals == {None}:
         return
     missing = sorted(set(range(int(matches[0]["shards"]))) - {int(match["shard"]) for match in matches})
     if missing or len(matches) > int(matches[0]["shards"]):
         named = ", ".join(f"{n:05d}" for n in missing[:5]) or "none, but some lie there twice"
-        raise DataError(f"{directory} should hold {int(matches[0]['shards'])} shards of the split {split!r}; missing: {named}. Download them again.")
+        raise DataError(
+            f"{directory} should hold {int(matches[0]['shards'])} shards of the split {split!r}; missing: {named}. Download them again."
+        )
 
 
 def _folder(name: str, directory: Path) -> Source | None:
@@ -176,7 +182,8 @@ def _absent(config: Data, place: Path) -> str:
 def _ways(config: Data) -> str:
     if config.path:
         return "Set data.path to the directory that holds them."
-    return f"Get it with `ablatrix data get {config.name}`, set data.path to where it lies, or ABLATRIX_DATA to the directory that holds {config.name}/."
+    name = config.name
+    return f"Get it with `ablatrix data get {name}`, set data.path to where it lies, or ABLATRIX_DATA to the directory that holds {name}/."
 
 
 def _layouts(name: str) -> str:

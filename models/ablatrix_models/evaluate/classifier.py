@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
+from torch.nn import functional
 
 from ablatrix_models import augment
 from ablatrix_models.recipe.augment import Augment
@@ -60,7 +60,7 @@ def fit(
     for _ in range(epochs):
         order = torch.randperm(count, generator=generator)
         for chosen in order.tensor_split(math.ceil(count / batch_size)):
-            loss = F.cross_entropy(logits(chosen), labels[chosen.to(labels.device)])
+            loss = functional.cross_entropy(logits(chosen), labels[chosen.to(labels.device)])
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()

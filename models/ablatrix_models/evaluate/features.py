@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ablatrix_models import augment
 from ablatrix_models.data.images import ImageSet
-from ablatrix_models.recipe.data import Data
+from ablatrix_models.recipe.data import DATASETS, Data
 
 Encode = Callable[[Tensor], Tensor]
 Precision = Literal["fp32", "bf16"]
@@ -59,17 +59,19 @@ def extract(
 ) -> Tensor:
     """Encode all images of `data`, in order: (images, dim) float32 on `device`.
 
+    Images of one native size are seen whole; others lose their margin, as in the ImageNet protocol (256 pixels to 224).
     encode: maps normalised images (batch, 3, image_size, image_size) to (batch, dim); its module already lies on `device`.
     Raises ValueError for an empty set, FloatingPointError when a feature is not finite.
     """
     if not len(data):
         raise ValueError("no images to encode: the set is empty. Check data.train_images, data.test_images and data.path.")
+    resize = None if DATASETS[config.name][0] else config.store_size
     parts: list[Tensor] = []
     with eval_mode(encode), autocast(device, precision):
         for images in data.images.split(batch_size):
-            pixels = augment.centre(images.to(device), config.image_size)
+            pixels = augment.centre(images.to(device), config.image_size, resize)
             parts.append(encode(augment.normalise(pixels, config.mean, config.std)).float())
     features = torch.cat(parts)
     if not features.isfinite().all():
-        raise FloatingPointError("the network's features hold NaN or infinity, so nothing can be measured: training diverged. Lower optimizer.lr.")
+        raise FloatingPointError("features hold NaN or infinity, so nothing can be measured: training diverged. Lower optimizer.lr.")
     return features

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import MultiStepLR
 
+from ablatrix_models.batchnorm import SplitBatchNorm
 from ablatrix_models.data.images import ImageSet
 from ablatrix_models.evaluate.classifier import fit, normal_classifier, top1, training_view
 from ablatrix_models.evaluate.features import Encoder, Precision, autocast, extract
@@ -51,7 +52,7 @@ def _train(
     device: torch.device | str,
     precision: Precision,
 ) -> nn.Module:
-    encoder = copy.deepcopy(method.encoder).requires_grad_(True)
+    encoder = _trainable_copy(method.encoder)
     width = extract(encoder, labelled.subset(torch.arange(1)), data, device=device, precision=precision).shape[1]
     classifier = normal_classifier(width, len(labelled.classes), generator=generator, device=device)
     model = nn.Sequential(encoder, classifier).train()
@@ -69,6 +70,14 @@ def _train(
 
     fit(logits, labelled.labels.to(device), sgd, steps, epochs=config.epochs, batch_size=config.batch_size, generator=generator)
     return model
+
+
+def _trainable_copy(encoder: nn.Module) -> nn.Module:
+    copied = copy.deepcopy(encoder).requires_grad_(True)
+    for part in copied.modules():
+        if isinstance(part, SplitBatchNorm):
+            part.splits = 1  # the groups stand for the GPUs of pretraining; here they would only forbid odd batches
+    return copied
 
 
 @contextmanager

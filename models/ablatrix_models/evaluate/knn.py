@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
+from torch.nn import functional
 
 from ablatrix_models.evaluate.labels import per_class, protocol_generator
 from ablatrix_models.recipe.evaluate import Knn
@@ -42,8 +42,8 @@ def vote_cosine(
         return (logits - nearest).exp(), nearest.exp()
 
     bank, labels = _in_class_order(bank, labels, k, classes)
-    columns = F.normalize(bank, dim=1).t()
-    rows = F.normalize(queries, dim=1)
+    columns = functional.normalize(bank, dim=1).t()
+    rows = functional.normalize(queries, dim=1)
     return _vote(_nearest(rows, columns, None, k, chunk), labels, weigh, k, classes)
 
 

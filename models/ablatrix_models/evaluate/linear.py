@@ -36,7 +36,7 @@ def linear_top1(
     """
     generator = torch.Generator().manual_seed(seed)
     if config.kind == "moco":
-        layer = _fit_on_views(config, method, train, data, generator, device, precision)
+        layer = fit_on_views(config, method, train, data, generator, device, precision)
     elif config.kind == "cached":
         layer = fit_on_features(
             config, extract(method.features, train, data, device=device, precision=precision), train.labels, len(train.classes), generator
@@ -60,7 +60,7 @@ def fit_on_features(config: Linear, features: Tensor, labels: Tensor, classes: i
     return layer
 
 
-def _fit_on_views(
+def fit_on_views(
     config: Linear,
     method: Encoder,
     train: ImageSet,

@@ -21,7 +21,7 @@ class MoCo:
     temperature: float = value(0.1, "softmax temperature", low=1e-6)
     symmetric: bool = value(True, "both directions, as MixMask's CIFAR numbers imply (methods 2.6)")
     bn_splits: int = value(8, "batch norm statistics per interleaved group, emulating this many GPUs", low=1)
-    shuffle_bn: bool = value(True, "shuffle the key batch before its encoder, so that groups differ from the query's")
+    shuffle_bn: bool = value(True, "shuffle the key batch before its encoder, so that groups differ from the query's; idle with one split")
 
     @staticmethod
     def tag() -> str:

@@ -7,14 +7,13 @@ import math
 import numpy as np
 import pytest
 import torch
-from golden import load_golden
-from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
-
 from ablatrix_models.evaluate.knn import knn_top1, vote_cosine, vote_euclidean
 from ablatrix_models.evaluate.labels import per_class, protocol_generator
 from ablatrix_models.recipe.evaluate import Knn
 from ablatrix_models.recipe.fields import RecipeError
+from golden import load_golden
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 GOLDEN_CASES = [
     ("bank300_query40_D16_classes10_k20_t0.1", 20, 10),
@@ -170,7 +169,7 @@ def test_no_tensor_of_queries_by_neighbours_by_classes_is_made() -> None:
     class Largest(TorchDispatchMode):
         numel = 0
 
-        def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # noqa: ANN001, ANN204
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
             result = func(*args, **(kwargs or {}))
             for made in result if isinstance(result, tuple | list) else [result]:
                 self.numel = max(self.numel, made.numel() if isinstance(made, Tensor) else 0)

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
+from ablatrix_models.evaluate.labels import per_class, protocol_generator, share_of
 from hypothesis import given
 from hypothesis import strategies as st
-
-from ablatrix_models.evaluate.labels import per_class, protocol_generator, share_of
 
 LABELS = st.lists(st.integers(0, 6), min_size=1, max_size=80).map(torch.tensor)
 
@@ -60,7 +59,7 @@ def test_each_image_of_a_class_is_as_likely_as_any_other() -> None:
     labels = torch.tensor([0] * 10 + [1] * 5)
     generator = protocol_generator()
 
-    taken = torch.stack([torch.bincount(per_class(labels, 2, generator), minlength=15) for _ in range(3000)]).double().mean(0)
+    taken = torch.stack([torch.bincount(per_class(labels, 2, generator), minlength=15) for _ in range(1500)]).double().mean(0)
 
     expected = torch.tensor([0.2] * 10 + [0.4] * 5, dtype=torch.float64)
-    assert (taken - expected).abs().max() < 0.04  # 4.5 standard errors of a share at 3000 draws
+    assert (taken - expected).abs().max() < 0.06  # 4.7 standard errors of a share of 0.4 at 1500 draws

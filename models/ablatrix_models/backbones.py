@@ -1,0 +1,67 @@
+"""Encoders without a classifier. Each one maps images to pooled features and tells their width as `width_out`."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+from torch import nn
+from torchvision.models import resnet
+
+from ablatrix_models.batchnorm import SplitBatchNorm
+from ablatrix_models.recipe.backbone import Backbone
+from ablatrix_models.recipe.backbone import ResNet as ResNetConfig
+
+_DEPTHS: dict[str, tuple[Any, list[int]]] = {
+    "resnet18": (resnet.BasicBlock, [2, 2, 2, 2]),
+    "resnet50": (resnet.Bottleneck, [3, 4, 6, 3]),
+}
+
+
+def build_backbone(config: Backbone, bn_splits: int = 1) -> ResNet:
+    """A randomly initialised encoder, drawn from torch's global generator.
+
+    bn_splits: groups of the batch with batch norm statistics of their own; 1 is plain batch norm.
+    """
+    return ResNet(config, bn_splits)
+
+
+class ResNet(resnet.ResNet):
+    """torchvision's ResNet (He et al. 2016) with another stem or width, and without its classifier.
+
+    At width 1 and with the ImageNet stem its weights equal torchvision's under the same seed. The CIFAR stem
+    keeps PyTorch's default convolution weights, because the released code replaces that layer after the
+    initialisation. Input (batch, 3, height, width); output (batch, width_out).
+    """
+
+    width_out: int
+
+    def __init__(self, config: ResNetConfig, bn_splits: int = 1) -> None:
+        # Plain object attribute: torchvision's constructor calls `_make_layer` before ours goes on.
+        object.__setattr__(self, "_multiplier", config.width)
+        block, layers = _DEPTHS[config.name]
+        norm_layer = partial(SplitBatchNorm, splits=bn_splits) if bn_splits > 1 else nn.BatchNorm2d
+        super().__init__(block, layers, norm_layer=norm_layer)
+        self._replace_stem(config, norm_layer)
+        self.width_out = self._channels(512) * block.expansion
+        self.fc = nn.Identity()  # type: ignore[assignment]
+
+    def _channels(self, planes: int) -> int:
+        return round(planes * self._multiplier)  # type: ignore[operator]
+
+    def _make_layer(self, block: Any, planes: int, blocks: int, stride: int = 1, dilate: bool = False) -> nn.Sequential:
+        if planes == 64:  # the first stage takes the stem's channels, which torchvision fixes at 64
+            self.inplanes = self._channels(64)
+        return super()._make_layer(block, self._channels(planes), blocks, stride, dilate)
+
+    def _replace_stem(self, config: ResNetConfig, norm_layer: Any) -> None:
+        channels = self._channels(64)
+        if config.stem == "cifar":
+            self.conv1 = nn.Conv2d(3, channels, 3, stride=1, padding=1, bias=False)
+        elif channels != 64:
+            self.conv1 = nn.Conv2d(3, channels, 7, stride=2, padding=3, bias=False)
+            nn.init.kaiming_normal_(self.conv1.weight, mode="fan_out", nonlinearity="relu")
+        if channels != 64:
+            self.bn1 = norm_layer(channels)
+        if not config.pools:
+            self.maxpool = nn.Identity()  # type: ignore[assignment]

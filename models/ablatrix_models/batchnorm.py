@@ -1,0 +1,83 @@
+"""Batch normalisation whose statistics come from groups of the batch, as if each group lay on a GPU of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+
+class SplitBatchNorm(nn.BatchNorm2d):
+    """Batch norm over interleaved groups: image n belongs to group n mod `splits` (MoCo's CIFAR demo).
+
+    In training each group is normalised by its own statistics, and the running statistics move towards the
+    mean of the groups' statistics; in evaluation it is plain batch norm. `num_batches_tracked` stays 0, as in
+    the released code. Input and output: (batch, channels, height, width), whose memory format is kept; in
+    training `batch` must be a multiple of `splits`, else ValueError.
+    """
+
+    def __init__(self, num_features: int, splits: int) -> None:
+        super().__init__(num_features)
+        self.splits = splits
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Normalise `input`; in training also update the running statistics."""
+        if not self.training or self.splits == 1:
+            return super().forward(input)
+        if len(input) % self.splits:
+            raise ValueError(
+                f"A batch of {len(input)} images cannot be split into {self.splits} equal groups for batch norm. "
+                "Use a batch size that is a multiple of method.bn_splits, or bn_splits 1."
+            )
+        assert self.running_mean is not None
+        assert self.running_var is not None
+        means, variances = self.running_mean.repeat(self.splits), self.running_var.repeat(self.splits)
+        output = _grouping(input)(self, input, means, variances)
+        self.running_mean.copy_(means.view(self.splits, -1).mean(0))
+        self.running_var.copy_(variances.view(self.splits, -1).mean(0))
+        return output
+
+    def extra_repr(self) -> str:
+        """What printing the module shows."""
+        return f"{super().extra_repr()}, splits={self.splits}"
+
+
+def _grouping(input: Tensor) -> Callable[[SplitBatchNorm, Tensor, Tensor, Tensor], Tensor]:
+    """The way through memory that copies least: groups are a free view of NCHW, but not of channels-last."""
+    if input.is_contiguous() or not input.is_contiguous(memory_format=torch.channels_last):
+        return _as_channels
+    return _as_last_channels if input.is_cuda else _group_by_group
+
+
+def _batch_norm(norm: SplitBatchNorm, input: Tensor, mean: Tensor, variance: Tensor, copies: int) -> Tensor:
+    assert norm.momentum is not None
+    weight, bias = norm.weight.repeat(copies), norm.bias.repeat(copies)
+    return functional.batch_norm(input, mean, variance, weight, bias, True, norm.momentum, norm.eps)
+
+
+def _as_channels(norm: SplitBatchNorm, input: Tensor, means: Tensor, variances: Tensor) -> Tensor:
+    """Read the groups as further channels: (batch / splits, splits * channels, height, width)."""
+    channels, height, width = input.shape[1:]
+    grouped = input.reshape(-1, norm.splits * channels, height, width)
+    return _batch_norm(norm, grouped, means, variances, norm.splits).view(input.shape)
+
+
+def _as_last_channels(norm: SplitBatchNorm, input: Tensor, means: Tensor, variances: Tensor) -> Tensor:
+    """As `_as_channels` in channels-last memory: one kernel for all groups, at the cost of two copies."""
+    rows = input.permute(0, 2, 3, 1).unflatten(0, (-1, norm.splits))
+    grouped = rows.permute(0, 2, 3, 1, 4).flatten(3).permute(0, 3, 1, 2)
+    output = _batch_norm(norm, grouped, means, variances, norm.splits).permute(0, 2, 3, 1)
+    rows = output.unflatten(3, (norm.splits, -1)).permute(0, 3, 1, 2, 4)
+    return rows.flatten(0, 1).permute(0, 3, 1, 2)
+
+
+def _group_by_group(norm: SplitBatchNorm, input: Tensor, means: Tensor, variances: Tensor) -> Tensor:
+    """One kernel a group, after bringing its images together; on a CPU faster than regrouping channels."""
+    rows = input.permute(0, 2, 3, 1).unflatten(0, (-1, norm.splits)).transpose(0, 1)
+    groups = rows.flatten(0, 1).permute(0, 3, 1, 2).chunk(norm.splits)
+    statistics = zip(means.view(norm.splits, -1), variances.view(norm.splits, -1), strict=True)
+    output = torch.cat([_batch_norm(norm, group, *pair, 1) for group, pair in zip(groups, statistics, strict=True)])
+    rows = output.permute(0, 2, 3, 1).unflatten(0, (norm.splits, -1)).transpose(0, 1)
+    return rows.flatten(0, 1).permute(0, 3, 1, 2)

@@ -1,0 +1,161 @@
+"""The training loop: steps, schedules, checkpoints, determinism. A run is a function of (recipe, seed, data, threads)."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ablatrix_models import augment
+from ablatrix_models.data.images import ImageSet
+from ablatrix_models.evaluate.protocols import evaluate
+from ablatrix_models.methods import build_method
+from ablatrix_models.methods.contract import Method
+from ablatrix_models.mixing import sample_mixtures
+from ablatrix_models.optimizers import build_optimizer, set_learning_rate
+from ablatrix_models.recipe import Recipe
+from ablatrix_models.schedules import learning_rate_factor
+from ablatrix_models.session import Session, TrialStopped
+
+CHECK_STEPS = 50  # between looks at the loss
+STREAMS = ("views", "mixing", "method")
+
+
+class Diverged(RuntimeError):
+    """The loss is no finite number any more. Running again cannot help."""
+
+
+class TooFewImages(ValueError):
+    """The training set does not fill one batch."""
+
+
+def stream_generator(seed: int, *names: str | int) -> torch.Generator:
+    """A CPU generator for one purpose, independent of every other purpose and seed.
+
+    Cells of one seed so share initial weights, data order and views, which makes them paired.
+    """
+    text = ":".join(map(str, (seed, *names)))
+    return torch.Generator().manual_seed(int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1)
+
+
+def initial_method(recipe: Recipe, seed: int) -> Method:
+    """The untrained method of a seed; leaves the global random state as it found it."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return build_method(recipe)
+
+
+class Pretraining:
+    """One run's state and its steps. `run` trains to the end, resuming from the session's checkpoint."""
+
+    def __init__(self, recipe: Recipe, seed: int, train: ImageSet, session: Session, device: torch.device) -> None:
+        self.recipe, self.seed, self.session, self.device = recipe, seed, session, device
+        self.train = train
+        self.steps_per_epoch = len(train) // recipe.schedule.batch_size
+        if recipe.schedule.epochs and not self.steps_per_epoch:
+            raise TooFewImages(f"{len(train)} training images do not fill one batch of {recipe.schedule.batch_size}. Lower schedule.batch_size.")
+        self.method = initial_method(recipe, seed).to(device)
+        if recipe.compute.channels_last:
+            self.method.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.optimizer = build_optimizer(recipe.optimizer, self.method.parameter_groups())
+        if recipe.compute.compile:
+            self.method.encoder.compile()
+        self.streams = {name: stream_generator(seed, name) for name in STREAMS}
+        self.step = 0
+        self.loss_sum = torch.zeros((), dtype=torch.float64, device=device)
+
+    def run(self, test: ImageSet | None = None) -> Method:
+        """Train to the last epoch. With `test`, k-NN is measured every `evaluate.every` epochs."""
+        self._restore()
+        for epoch in range(self.step // max(1, self.steps_per_epoch), self.recipe.schedule.epochs):
+            started, first = time.perf_counter(), self.step
+            for indices in self._batches(epoch):
+                if self.session.stop_requested():
+                    self._save()
+                    raise TrialStopped
+                self._train_step(indices)
+            self._end_epoch(epoch + 1, (self.step - first) / (time.perf_counter() - started), test)
+        return self.method
+
+    def _batches(self, epoch: int) -> Iterator[Tensor]:
+        """The rest of this epoch's batches of indices; the order depends on seed and epoch alone."""
+        size = self.recipe.schedule.batch_size
+        order = torch.randperm(len(self.train), generator=stream_generator(self.seed, "order", epoch))
+        for position in range(self.step - epoch * self.steps_per_epoch, self.steps_per_epoch):
+            yield order[position * size : (position + 1) * size]
+
+    def _train_step(self, indices: Tensor) -> None:
+        recipe = self.recipe
+        factor = learning_rate_factor(recipe.schedule, self.step, self.steps_per_epoch)
+        set_learning_rate(self.optimizer, recipe.optimizer.lr, factor)
+        self.method.train()
+        loss = self._loss(indices)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        self.optimizer.step()
+        self.step += 1
+        # Kept on the device: reading it at every step would make a GPU wait.
+        self.loss_sum += loss.detach().double()
+        if self.step % CHECK_STEPS == 0 or self.step % self.steps_per_epoch == 0:
+            self._check_finite()
+        self.method.after_step(self.step / self.steps_per_epoch, (self.step - 1) // self.steps_per_epoch, recipe.schedule.epochs)
+
+    def _check_finite(self) -> None:
+        if not math.isfinite(self.loss_sum.item()):
+            epoch = 1 + (self.step - 1) // self.steps_per_epoch
+            raise Diverged(f"the loss became {self.loss_sum.item()} in epoch {epoch}, by step {self.step}. Lower optimizer.lr.")
+
+    def _loss(self, indices: Tensor) -> Tensor:
+        recipe, data = self.recipe, self.recipe.data
+        images = self.train.images[indices].to(self.device)
+        b_config = recipe.augment_b or recipe.augment
+        a, b = augment.two_views(images, recipe.augment, b_config, data.image_size, data.mean, data.std, self.streams["views"])
+        mixtures = sample_mixtures(a, recipe.mixing, recipe.mask, self.streams["mixing"])
+        if recipe.compute.channels_last:
+            a, b = (x.contiguous(memory_format=torch.channels_last) for x in (a, b))
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=recipe.compute.precision == "bf16"):
+            return self.method.loss(a, b, mixtures, self.streams["method"])[0]
+
+    def _end_epoch(self, epoch: int, steps_per_s: float, test: ImageSet | None) -> None:
+        recipe = self.recipe
+        values = {
+            "train.loss": self.loss_sum.item() / self.steps_per_epoch,
+            "train.lr": recipe.optimizer.lr * learning_rate_factor(recipe.schedule, self.step - 1, self.steps_per_epoch),
+            "train.images_per_s": steps_per_s * recipe.schedule.batch_size,
+        }
+        last = epoch == recipe.schedule.epochs
+        if test is not None and recipe.evaluate.every and epoch % recipe.evaluate.every == 0 and not last:
+            values |= evaluate(recipe, self.method, self.train, test, seed=self.seed, device=self.device, only=("knn",))
+        self.loss_sum.zero_()
+        self.session.report(epoch, self.step, values)
+        if last or epoch % recipe.schedule.checkpoint_epochs == 0:
+            self._save()
+
+    def _save(self) -> None:
+        """Everything that the next step depends on, as tensors and plain numbers."""
+        streams = {name: generator.get_state() for name, generator in self.streams.items()}
+        state = {"step": self.step, "loss_sum": self.loss_sum.clone(), "streams": streams}
+        self.session.save_checkpoint(state | {"method": self.method.state_dict(), "optimizer": self.optimizer.state_dict()})
+
+    def _restore(self) -> None:
+        state: dict[str, Any] | None = self.session.load_checkpoint()
+        if state is None:
+            return
+        self.method.load_state_dict(state["method"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        for name, generator in self.streams.items():
+            generator.set_state(state["streams"][name])
+        self.step = state["step"]
+        self.loss_sum.copy_(state["loss_sum"])
+
+
+def train_and_evaluate(recipe: Recipe, seed: int, train: ImageSet, test: ImageSet, session: Session, device: torch.device) -> dict[str, float]:
+    """One whole trial: pretrain, then every protocol of the recipe. Returns the final metrics, in percent."""
+    method = Pretraining(recipe, seed, train, session, device).run(test)
+    method.eval()
+    return evaluate(recipe, method, train, test, seed=seed, device=device)

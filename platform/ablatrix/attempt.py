@@ -1,0 +1,124 @@
+"""One attempt at a trial, as the store sees it: status, heartbeat, reports, checkpoints."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from ablatrix.records import Report, Status, encode_report, write_atomically
+from ablatrix.store import TrialDirectory
+
+HEARTBEAT_S = 5.0
+STOP_POLL_S = 0.5
+
+
+class Attempt:
+    """Implements the models' `Session` on a trial's directory."""
+
+    def __init__(self, directory: TrialDirectory, stop_file: Path, threads: int, epochs: int) -> None:
+        self.directory, self.stop_file = directory, stop_file
+        before = directory.status()
+        now = time.time()
+        self.status = Status(
+            trial=directory.id, state="running", attempt=1 + (before.attempt if before else 0), host=socket.gethostname(), pid=os.getpid(),
+            threads=threads, started=now, updated=now, seconds=before.seconds if before else 0.0, epochs=epochs,
+        )  # fmt: skip
+        self._worked_before = self.status.seconds
+        self._lines: list[str] = []
+        self._lock = threading.Lock()
+        self._next_poll = 0.0
+        self._stopping = False
+        self.write()
+
+    def write(self, **changes: Any) -> None:
+        """Replace `status.json` with these fields changed."""
+        with self._lock:
+            now = time.time()
+            worked = self._worked_before + now - self.status.started
+            self.status = dataclasses.replace(self.status, **{"updated": now, "seconds": worked, **changes})
+            self.directory.write_status(self.status)
+
+    def report(self, epoch: int, step: int, values: Mapping[str, float]) -> None:
+        """Append one line to `metrics.jsonl`, on disk before this returns."""
+        line = encode_report(Report(epoch, step, time.time(), dict(values)))
+        with self.directory.metrics_file.open("a", encoding="utf-8") as file:
+            file.write(line)
+            file.flush()
+            os.fsync(file.fileno())
+        self._lines.append(line)
+        self.write(epoch=epoch)
+
+    def load_checkpoint(self) -> dict[str, Any] | None:
+        """The newest checkpoint, with `metrics.jsonl` put back to what was reported before it."""
+        import torch
+
+        state: dict[str, Any] | None = None
+        try:
+            state = torch.load(self._checkpoint_file, map_location="cpu", weights_only=True)
+        except FileNotFoundError:
+            pass
+        except Exception as error:  # a damaged file costs the work since the start, not the trial
+            print(f"The checkpoint cannot be read ({type(error).__name__}: {error}); starting again from epoch 0.", flush=True)
+        self._lines = list(state.pop("reports")) if state else []
+        write_atomically(self.directory.metrics_file, "".join(self._lines))
+        return state
+
+    def save_checkpoint(self, state: dict[str, Any]) -> None:
+        """Replace the checkpoint in one step. It carries the reports so far, so that a damaged `metrics.jsonl` costs nothing."""
+        import torch
+
+        self.directory.checkpoint.mkdir(parents=True, exist_ok=True)
+        temporary = self._checkpoint_file.with_suffix(".tmp")
+        with temporary.open("wb") as file:
+            torch.save({**state, "reports": self._lines}, file)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(self._checkpoint_file)
+
+    def stop_requested(self) -> bool:
+        """Whether the sweep's stop file is there; looked up twice a second at most."""
+        now = time.monotonic()
+        if not self._stopping and now >= self._next_poll:
+            self._next_poll = now + STOP_POLL_S
+            self._stopping = self.stop_file.exists()
+        return self._stopping
+
+    @property
+    def _checkpoint_file(self) -> Path:
+        return self.directory.checkpoint / "state.pt"
+
+
+class Heartbeat:
+    """Writes the status every few seconds, and ends the process when its owner is gone."""
+
+    def __init__(self, attempt: Attempt, owner_alive: Callable[[], bool]) -> None:
+        self._attempt, self._owner_alive = attempt, owner_alive
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
+
+    def __enter__(self) -> Heartbeat:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._done.set()
+        self._thread.join()
+
+    def _beat(self) -> None:
+        next_write = time.monotonic() + HEARTBEAT_S
+        while not self._done.wait(1.0):
+            if not self._owner_alive():
+                # Nobody waits for this attempt; the next `run` takes it up from its checkpoint.
+                os._exit(1)
+            if time.monotonic() >= next_write:
+                next_write = time.monotonic() + HEARTBEAT_S
+                try:
+                    self._attempt.write()
+                except OSError as error:
+                    print(f"The heartbeat could not be written: {error}", flush=True)

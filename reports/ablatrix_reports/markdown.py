@@ -1,0 +1,82 @@
+"""The report as Markdown: the table with its caption, readable as text and on a forge."""
+
+from __future__ import annotations
+
+import re
+
+from ablatrix_reports.captions import caption, environment, notes, problems, progress, reason, source
+from ablatrix_reports.collect import Trial
+from ablatrix_reports.report import Line, Report
+from ablatrix_reports.wording import CellText, cell_texts, duration, row_head
+
+_SPECIAL = re.compile(r"([\\`*_{}\[\]<>#|~!&$])")
+
+
+def to_markdown(report: Report) -> str:
+    """The whole page. Labels are escaped, so that no text of a sweep file becomes markup."""
+    parts = [f"# {escape(report.title)}"]
+    parts += [f"*{escape(report.question)}*"] if report.question else []
+    parts += [escape(progress(report)) + ".", _table(report), "  \n".join(escape(s) for s in caption(report))]
+    parts += [_list("Notes", [f"{escape(cells)}: {escape(text)}" for cells, text in notes(report)])]
+    parts += [_list("Failures and warnings", [_problem(t) for t in problems(report)])]
+    parts += [_list("Source", [*_pairs(source(report)), *_pairs(_cost(report)), *_pairs(environment(report))])]
+    parts += [_command(report.command)] if report.command else []
+    return "\n\n".join(p for p in parts if p) + "\n"
+
+
+def escape(text: str) -> str:
+    """Text that reads as itself in Markdown, inside and outside of a table."""
+    return _SPECIAL.sub(r"\\\1", " ".join(text.split()))
+
+
+def _table(report: Report) -> str:
+    texts, with_delta = cell_texts(report), _delta_columns(report)
+    head = [escape(name) for name in row_head(report)]
+    rule = ["---"] * len(head)
+    for column in report.columns:
+        head += [escape(", ".join(column.labels)), *([f"Δ to {escape(report.baseline or '')}"] if column.key in with_delta else [])]
+        rule += ["---:"] * (1 + (column.key in with_delta))
+    body = [[*map(escape, row.labels), *_cells(row, report, texts, with_delta)] for row in report.rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in (head, rule, *body))
+
+
+def _delta_columns(report: Report) -> set[str]:
+    return {c.column for c in report.cells if c.delta}
+
+
+def _cells(row: Line, report: Report, texts: dict[tuple[str, str], CellText], with_delta: set[str]) -> list[str]:
+    cells = []
+    for column in report.columns:
+        text = texts.get((row.key, column.key))
+        cells.append(_cell(text) if text else "")
+        cells += [text.delta if text else ""] if column.key in with_delta else []
+    return cells
+
+
+def _cell(text: CellText) -> str:
+    value = f"**{text.value}**" if text.best else f"<ins>{text.value}</ins>" if text.tied else text.value
+    return f"{value} ({text.remark})" if text.remark else value
+
+
+def _list(title: str, lines: list[str]) -> str:
+    return "\n".join([f"## {title}", "", *(f"- {line}" for line in lines)]) if lines else ""
+
+
+def _pairs(pairs: list[tuple[str, str]]) -> list[str]:
+    return [f"{escape(name)}: {escape(value)}" for name, value in pairs]
+
+
+def _cost(report: Report) -> list[tuple[str, str]]:
+    spent = [("Cost", f"{duration(report.cost.finished_seconds)} of finished trials")]
+    rest = report.cost.unfinished_seconds
+    return [*spent, ("Spent on unfinished trials", duration(rest))] if rest else spent
+
+
+def _problem(trial: Trial) -> str:
+    log = f". Log: {trial.log}" if trial.log else ""
+    return escape(f"{trial.cell}, seed {trial.seed} (trial {trial.id}): {reason(trial)}{log}")
+
+
+def _command(command: str) -> str:
+    fence = "`" * max(3, 1 + max((len(run) for run in re.findall("`+", command)), default=0))
+    return f"{fence}\n{command}\n{fence}"
