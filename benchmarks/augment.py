@@ -13,13 +13,14 @@ import sys
 from collections.abc import Callable
 
 import torch
-from ablatrix_models.augment import apply, draw, two_views
-from ablatrix_models.recipe.augment import Augment
-from paired import paired_ratios
 from PIL import Image
 from torch import Tensor
 from torchvision import transforms
 from torchvision.transforms.v2 import functional
+
+from ablatrix_models.augment import apply, draw, two_views
+from ablatrix_models.recipe.augment import Augment
+from paired import paired_ratios
 
 SIZE = 32
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)

@@ -44,7 +44,9 @@ def submit(root: Path, name: str = "grid-sweep", **changes: Any) -> Store:
 def begin(store: Store, number: int, seed: int = 0, attempt: int = 1, recipe: Mapping[str, Any] | None = None) -> TrialDirectory:
     """The trial is running, at its first epoch."""
     trial = store.trial(trial_id(number))
-    trial.create(TrialRecipe(trial.id, seed, "data-1", dict(recipe or {"mask": {"grid": 2, "kind": "random"}, "mixing": None, "sizes": [32, 64]})))
+    trial.create(
+        TrialRecipe(trial.id, seed, "data-1", dict(recipe or {"mask": {"grid": 2, "kind": "random"}, "mixing": None, "sizes": [32, 64]}))
+    )
     trial.write_status(Status(trial.id, "running", attempt, "node-1", 7, 1, START + number, START + number))
     return trial
 

@@ -82,6 +82,5 @@ def _propose(grid: int, missing: Tensor, min_block: int, generator: torch.Genera
 
 def _span(uniform: Tensor, length: Tensor, grid: int) -> Tensor:
     """1 on `length` consecutive cells of `grid`, starting at a uniform place: (lanes, 10, grid) float."""
-    start = (uniform * (grid - length + 1)).floor()[..., None]
-    cell = torch.arange(grid)
-    return ((cell >= start) & (cell < start + length[..., None])).float()
+    offset = torch.arange(grid, dtype=torch.float32) - (uniform * (grid - length + 1)).floor().float()[..., None]
+    return ((offset >= 0) & (offset < length.float()[..., None])).float()

@@ -58,7 +58,9 @@ class Pretraining:
         self.train = train
         self.steps_per_epoch = len(train) // recipe.schedule.batch_size
         if recipe.schedule.epochs and not self.steps_per_epoch:
-            raise TooFewImages(f"{len(train)} training images do not fill one batch of {recipe.schedule.batch_size}. Lower schedule.batch_size.")
+            raise TooFewImages(
+                f"{len(train)} training images do not fill one batch of {recipe.schedule.batch_size}. Lower schedule.batch_size."
+            )
         self.method = initial_method(recipe, seed).to(device)
         if recipe.compute.channels_last:
             self.method.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -154,7 +156,9 @@ class Pretraining:
         self.loss_sum.copy_(state["loss_sum"])
 
 
-def train_and_evaluate(recipe: Recipe, seed: int, train: ImageSet, test: ImageSet, session: Session, device: torch.device) -> dict[str, float]:
+def train_and_evaluate(
+    recipe: Recipe, seed: int, train: ImageSet, test: ImageSet, session: Session, device: torch.device
+) -> dict[str, float]:
     """One whole trial: pretrain, then every protocol of the recipe. Returns the final metrics, in percent."""
     method = Pretraining(recipe, seed, train, session, device).run(test)
     method.eval()

@@ -58,7 +58,13 @@ class Board:
 
     def as_mapping(self) -> dict[str, Any]:
         """Plain values for `--json`."""
-        return {"schema": 1, "sweep": self.sweep, "title": self.title, "counts": dict(self.counts()), "cells": [asdict(c) for c in self.cells]}
+        return {
+            "schema": 1,
+            "sweep": self.sweep,
+            "title": self.title,
+            "counts": dict(self.counts()),
+            "cells": [asdict(c) for c in self.cells],
+        }
 
 
 def state_of(directory: TrialDirectory, seed: int, now: float) -> TrialState:
@@ -73,7 +79,9 @@ def state_of(directory: TrialDirectory, seed: int, now: float) -> TrialState:
     state = "finished" if finished else status.state
     if state == "running" and now - status.updated > STALE_S:
         state = "lost"
-    return TrialState(directory.id, seed, state, status.epoch, status.epochs, status.seconds, status.attempt, status.host, status.cause, status.message)
+    return TrialState(
+        directory.id, seed, state, status.epoch, status.epochs, status.seconds, status.attempt, status.host, status.cause, status.message
+    )
 
 
 def read_board(store: Store, sweep: SweepDirectory) -> Board:
@@ -101,13 +109,21 @@ def render(board: Board, footer: Iterable[str] = ()) -> RenderableType:
         progress = Text("n/a: " + cell.excluded, style="dim") if cell.excluded else Text("  ").join(_trial_text(t) for t in cell.trials)
         table.add_row(cell.label, "" if cell.excluded else f"{done}/{len(cell.trials)}", progress)
     counts = board.counts()
-    line = ", ".join(f"{counts[state]} {state}" for state in ("finished", "running", "waiting", "failed", "stopped", "lost") if counts[state])
+    line = ", ".join(
+        f"{counts[state]} {state}" for state in ("finished", "running", "waiting", "failed", "stopped", "lost") if counts[state]
+    )
     return Group(table, Text(line or "no trials", style="dim"), *(Text(text, style="dim") for text in footer))
 
 
 def _trial_text(trial: TrialState) -> Text:
     """Such as `seed 0 ✓`, or `seed 1 4/12 (31 s)`."""
-    marks = {"finished": ("✓", "green"), "failed": ("✕", "red"), "stopped": ("stopped", "yellow"), "waiting": ("–", "dim"), "lost": ("lost", "red")}
+    marks = {
+        "finished": ("✓", "green"),
+        "failed": ("✕", "red"),
+        "stopped": ("stopped", "yellow"),
+        "waiting": ("–", "dim"),
+        "lost": ("lost", "red"),
+    }
     if trial.state == "running":
         return Text(f"seed {trial.seed} {trial.epoch}/{trial.epochs} ({trial.seconds:.0f} s)", style="cyan")
     mark, style = marks[trial.state]

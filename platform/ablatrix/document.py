@@ -54,10 +54,21 @@ def read(path: Path) -> Document:
     if root is None:
         raise SweepFileError(path, [FileProblem(1, "the file is empty. A sweep file starts with `schema: 1`.")])
     if not isinstance(root, MappingNode):
-        raise SweepFileError(path, [FileProblem(root.start_mark.line + 1, "the file holds no mapping. A sweep file starts with `schema: 1`.")])
+        raise SweepFileError(
+            path, [FileProblem(root.start_mark.line + 1, "the file holds no mapping. A sweep file starts with `schema: 1`.")]
+        )
     walk = _Walk(reader)
     values = walk.value(root, ())
     return Document(path, text, values, walk.lines, tuple(walk.problems))
+
+
+def read_value(text: str) -> Any:
+    """One value as YAML reads it, for the command line; text that is no YAML stays text."""
+    try:
+        value = YAML(typ="safe", pure=True).load(text)
+    except YAMLError:
+        return text
+    return text if isinstance(value, datetime.date) else value
 
 
 def _text(path: Path) -> str:
@@ -83,8 +94,12 @@ def _syntax_problem(error: Exception) -> FileProblem:
         mark = error.problem_mark or error.context_mark
         return FileProblem(mark.line + 1 if mark else 1, f"this is no valid YAML: {error.problem or error.context}.")
     if isinstance(error, ReaderError):
-        return FileProblem(1, f"character #x{ord(error.character):04x} is not allowed in YAML. Is this a YAML file?" if isinstance(error.character, str)
-                           else "the file has bytes that are not allowed in YAML.")
+        return FileProblem(
+            1,
+            f"character #x{ord(error.character):04x} is not allowed in YAML. Is this a YAML file?"
+            if isinstance(error.character, str)
+            else "the file has bytes that are not allowed in YAML.",
+        )
     return FileProblem(1, f"this is no valid YAML: {str(error).splitlines()[0] if str(error) else type(error).__name__}.")
 
 
@@ -120,11 +135,15 @@ class _Walk:
                 self.problems.append(FileProblem(line, "a key must be plain text."))
                 continue
             if key_node.tag == "tag:yaml.org,2002:merge" or key_node.value == "<<":
-                self.problems.append(FileProblem(line, "merge keys (`<<`) are refused, because they hide which value holds. Write the values out."))
+                self.problems.append(
+                    FileProblem(line, "merge keys (`<<`) are refused, because they hide which value holds. Write the values out.")
+                )
                 continue
             key = key_node.value
             if key in values:
-                self.problems.append(FileProblem(line, f"the key {key!r} stands here again; it was first on line {self.lines[(*place, key)]}. Keep one."))
+                self.problems.append(
+                    FileProblem(line, f"the key {key!r} stands here again; it was first on line {self.lines[(*place, key)]}. Keep one.")
+                )
                 continue
             self.lines[(*place, key)] = line
             values[key] = self.value(child, (*place, key))

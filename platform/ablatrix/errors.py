@@ -1,13 +1,13 @@
 """The exception tree. Every error that a user can meet carries its exit code.
 
-    AblatrixError (1)
-    ├── InvalidInput (2)        a file, an option or a name that cannot be used
-    │   └── SweepFileError      every problem of a sweep file, each with its line
-    ├── TrialsMissing (3)       failed or missing cells
-    ├── NotReproduced (4)       a claim or a published number does not hold
-    ├── Refused (5)             over budget, unsafe, or already running
-    ├── Unreachable (6)         Ray or MLflow does not answer
-    └── Interrupted (130)       stopped by the user, state saved
+AblatrixError (1)
+├── InvalidInput (2)        a file, an option or a name that cannot be used
+│   └── SweepFileError      every problem of a sweep file, each with its line
+├── TrialsMissing (3)       failed or missing cells
+├── NotReproduced (4)       a claim or a published number does not hold
+├── Refused (5)             over budget, unsafe, or already running
+├── Unreachable (6)         Ray or MLflow does not answer
+└── Interrupted (130)       stopped by the user, state saved
 """
 
 from __future__ import annotations

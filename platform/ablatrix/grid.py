@@ -70,7 +70,10 @@ def axes(spec: Spec, profile: str | None) -> tuple[list[Axis], list[FileProblem]
         problems += _axis_problems(spec, name, axis.key, built, place)
         found.append(Axis(name, tuple(Level(b.label, tuple(c for c in b.changes if c.key)) for b in built)))
     problems += [
-        FileProblem(spec.document.line(("profiles", profile or "", "axes", name)), f"{name!r} is no axis of this sweep. {nearest(name, list(spec.file.axes))}")
+        FileProblem(
+            spec.document.line(("profiles", profile or "", "axes", name)),
+            f"{name!r} is no axis of this sweep. {nearest(name, list(spec.file.axes))}",
+        )
         for name in other
         if name not in spec.file.axes
     ]

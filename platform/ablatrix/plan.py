@@ -148,7 +148,10 @@ def _outline(spec: Spec, profile: str | None, overrides: list[Change]) -> tuple[
     for axis in axes:
         size *= len(axis.levels)
     if size > grid.MAX_CELLS:
-        return plan, [*problems, FileProblem(spec.document.line(("axes",)), f"the axes span {size:,} cells; at most {grid.MAX_CELLS:,} are planned.")]
+        return plan, [
+            *problems,
+            FileProblem(spec.document.line(("axes",)), f"the axes span {size:,} cells; at most {grid.MAX_CELLS:,} are planned."),
+        ]
     cells, found = _Cells(plan, chosen, overrides).build()
     plan = Plan(spec, profile, plan.axes, tuple(cells), plan.seeds, plan.resources)
     return plan, problems + found + list(_table_problems(plan))
@@ -213,7 +216,10 @@ class _Cells:
         owned = {key: axis.name for axis in self.plan.axes for key in axis.keys}
         for change in (*self.profile, *self.overrides):
             if change.key in owned:
-                yield FileProblem(change.line, f"{change.key} is set here, but axis {owned[change.key]!r} sets it in every cell. Change the axis's levels.")
+                yield FileProblem(
+                    change.line,
+                    f"{change.key} is set here, but axis {owned[change.key]!r} sets it in every cell. Change the axis's levels.",
+                )
 
 
 def _reference_problems(plan: Plan) -> list[FileProblem]:
@@ -239,7 +245,11 @@ def _reference_problems(plan: Plan) -> list[FileProblem]:
     for i, include in enumerate(file.include):
         for name in include.cross:
             if name not in known:
-                problems.append(FileProblem(plan.spec.document.line(("include", i, "cross")), f"{name!r} is no axis of this sweep. {nearest(name, list(known))}"))
+                problems.append(
+                    FileProblem(
+                        plan.spec.document.line(("include", i, "cross")), f"{name!r} is no axis of this sweep. {nearest(name, list(known))}"
+                    )
+                )
     return problems
 
 
@@ -249,14 +259,23 @@ def _table_problems(plan: Plan) -> Iterator[FileProblem]:
     placed = table["rows"] + table["columns"]
     for name in placed:
         if name not in {axis.name for axis in plan.axes}:
-            yield FileProblem(document.line(("table",)), f"the table names {name!r}, which is no axis. {nearest(name, [a.name for a in plan.axes])}")
+            yield FileProblem(
+                document.line(("table",)), f"the table names {name!r}, which is no axis. {nearest(name, [a.name for a in plan.axes])}"
+            )
     for axis in plan.axes:
         if placed.count(axis.name) != 1:
-            yield FileProblem(document.line(("table",)), f"axis {axis.name!r} stands {placed.count(axis.name)} times in rows and columns; once is needed.")
+            yield FileProblem(
+                document.line(("table",)), f"axis {axis.name!r} stands {placed.count(axis.name)} times in rows and columns; once is needed."
+            )
     baseline = table["baseline"]
     named = {label(level) for level in (baseline or {}).values()} <= {level for cell in plan.cells for level in cell.levels.values()}
     if baseline and named and not plan.profile and not any(matches(baseline, cell.levels) for cell in plan.cells):
-        yield FileProblem(document.line(("table", "baseline")), "no cell has the baseline's levels. Add it under `include`, or name another.")
+        yield FileProblem(
+            document.line(("table", "baseline")), "no cell has the baseline's levels. Add it under `include`, or name another."
+        )
     measured = {name for cell in plan.cells if cell.recipe for name in cell.recipe.evaluate.metrics()}
     if measured and file.metric.name not in measured | {"train.loss"}:
-        yield FileProblem(document.line(("metric", "name")), f"no protocol of the recipe measures {file.metric.name!r}. {nearest(file.metric.name, sorted(measured))}")
+        yield FileProblem(
+            document.line(("metric", "name")),
+            f"no protocol of the recipe measures {file.metric.name!r}. {nearest(file.metric.name, sorted(measured))}",
+        )

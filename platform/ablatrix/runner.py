@@ -99,7 +99,15 @@ class Runner:
 
     def _order(self, trial: str) -> str:
         # One text value, so that Tune neither searches inside it nor names anything after it.
-        return json.dumps({"store": str(self.store.root), "trial": trial, "stop_file": str(self.sweep.stop_file), "threads": self.resources.cpus, "gpus": self.resources.gpus})
+        return json.dumps(
+            {
+                "store": str(self.store.root),
+                "trial": trial,
+                "stop_file": str(self.sweep.stop_file),
+                "threads": self.resources.cpus,
+                "gpus": self.resources.gpus,
+            }
+        )
 
     def _settled(self, trial: str) -> bool:
         """Whether this run is done with a trial: finished, or failed by its own doing since `start`."""
@@ -162,7 +170,12 @@ def _record_killed(order: Order, number: int) -> None:
     status = directory.status()
     if status and status.state == "running":
         name = signal.Signals(number).name
-        changes: dict[str, Any] = {"state": "failed", "ended": time.time(), "cause": "killed", "message": f"the trial's process was killed by {name}"}
+        changes: dict[str, Any] = {
+            "state": "failed",
+            "ended": time.time(),
+            "cause": "killed",
+            "message": f"the trial's process was killed by {name}",
+        }
         directory.write_status(dataclasses.replace(status, **changes))
 
 
@@ -186,7 +199,14 @@ def _ray(cpus: int) -> Iterator[None]:
 
     logging.getLogger("ray").setLevel(logging.ERROR)
     try:
-        ray.init(address="local", num_cpus=cpus, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR, object_store_memory=100 * 2**20)
+        ray.init(
+            address="local",
+            num_cpus=cpus,
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            object_store_memory=100 * 2**20,
+        )
     except (Exception, SystemExit) as error:
         raise Unreachable(f"Ray did not start: {error}. See `ablatrix doctor`.") from error
     try:

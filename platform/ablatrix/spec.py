@@ -16,8 +16,8 @@ from ablatrix.document import Document, Place
 from ablatrix.errors import FileProblem, InvalidInput, SweepFileError
 from ablatrix.schema import SweepFile
 from ablatrix_models.recipe.fields import nearest
-from ablatrix_models.recipe.overlay import overlay
 from ablatrix_models.recipe.overlay import flatten as flat
+from ablatrix_models.recipe.overlay import overlay
 
 PAPER = "paper"
 

@@ -61,7 +61,10 @@ def _attempt(directory: TrialDirectory, order: Order) -> int:
     asked = directory.recipe()
     recipe = Recipe.read(asked.recipe)
     attempt = Attempt(directory, Path(order.stop_file), order.threads, recipe.schedule.epochs)
-    print(f"--- attempt {attempt.status.attempt} on {attempt.status.host}, {order.threads} threads, {time.strftime('%Y-%m-%d %H:%M:%S %Z')}", flush=True)
+    print(
+        f"--- attempt {attempt.status.attempt} on {attempt.status.host}, {order.threads} threads, {time.strftime('%Y-%m-%d %H:%M:%S %Z')}",
+        flush=True,
+    )
     with Heartbeat(attempt, _owner_alive(order.owner)):
         try:
             metrics, device = _train(recipe, asked.seed, attempt, order)
@@ -74,7 +77,9 @@ def _attempt(directory: TrialDirectory, order: Order) -> int:
             return FAILED
     attempt.write()
     status = attempt.status
-    directory.write_result(Result(directory.id, metrics, status.attempt, round(status.seconds, 3), order.threads, status.host, device, _versions()))
+    directory.write_result(
+        Result(directory.id, metrics, status.attempt, round(status.seconds, 3), order.threads, status.host, device, _versions())
+    )
     attempt.write(state="finished", ended=time.time(), epoch=recipe.schedule.epochs)
     return FINISHED
 
@@ -96,7 +101,13 @@ def _train(recipe: object, seed: int, attempt: Attempt, order: Order) -> tuple[d
 def cause_of(error: BaseException) -> str:
     """The kind of a failure, which decides whether trying again can help."""
     names = {cls.__name__ for cls in type(error).__mro__}
-    known = {"Diverged": "diverged", "OutOfMemoryError": "out of memory", "MemoryError": "out of memory", "DataError": "data", "RecipeError": "recipe"}
+    known = {
+        "Diverged": "diverged",
+        "OutOfMemoryError": "out of memory",
+        "MemoryError": "out of memory",
+        "DataError": "data",
+        "RecipeError": "recipe",
+    }
     if isinstance(error, OSError) and error.errno == 28:
         return "disk full"
     return next((cause for name, cause in known.items() if name in names), "error")
@@ -107,7 +118,7 @@ def _first_line(error: BaseException) -> str:
     return f"{type(error).__name__}: {text[0]}" if text else type(error).__name__
 
 
-def _owner_alive(pid: int):  # noqa: ANN202 - a closure over the owner's identity
+def _owner_alive(pid: int):
     try:
         owner = psutil.Process(pid)
     except psutil.NoSuchProcess:
@@ -124,8 +135,8 @@ def _write_output_to(log: Path) -> None:
     os.dup2(handle, 1)
     os.dup2(handle, 2)
     os.close(handle)
-    sys.stdout = open(1, "w", buffering=1, closefd=False)  # noqa: PTH123, SIM115
-    sys.stderr = open(2, "w", buffering=1, closefd=False)  # noqa: PTH123, SIM115
+    sys.stdout = open(1, "w", buffering=1, closefd=False)  # noqa: SIM115
+    sys.stderr = open(2, "w", buffering=1, closefd=False)  # noqa: SIM115
 
 
 def _versions() -> dict[str, str]:

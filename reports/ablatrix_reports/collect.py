@@ -10,7 +10,6 @@ from typing import Literal
 from ablatrix.errors import AblatrixError
 from ablatrix.records import Report, Result, Status
 from ablatrix.store import Store, TrialDirectory
-
 from ablatrix_reports.plan import Metric, Plan, PlannedCell, PlannedTrial, clean, one_line, read_plan
 
 TrialState = Literal["waiting", "running", "finished", "failed", "stopped"]

@@ -82,7 +82,7 @@ def _level_panel(ax: Axes, report: Report, column: Line, cells: list[Cell | None
     ax.set_xlim(*limits)
     ax.set_ylim(len(rows) - 0.5, -0.5)
     ax.set_yticks(range(len(rows)), labels=[_short(", ".join(r.labels), LABEL_LENGTH) for r in rows], parse_math=False)
-    ax.tick_params(axis="y", length=0)
+    ax.tick_params(axis="y", length=0, pad=7)  # leaves room for an arrow head
     ax.grid(visible=True, axis="x")
     for place, cell in enumerate(cells):
         if cell is not None:

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from ablatrix.records import encode
-
 from ablatrix_reports.collect import Trial
 from ablatrix_reports.plan import Axis, Metric
 from ablatrix_reports.statistics import Difference

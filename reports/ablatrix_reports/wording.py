@@ -117,7 +117,8 @@ def _cell_text(cell: Cell, usual: int, digits: int) -> CellText:
 
 def _spread(std: float, digits: int) -> str:
     """A spread is 0 only if it is: one that would round to 0 keeps one significant digit."""
-    return number(std, digits if std == 0 or round(std, digits) else -math.floor(math.log10(std)))
+    exponent = int(f"{std:.0e}".partition("e")[2])
+    return number(std, digits if std == 0 or round(std, digits) else -exponent)
 
 
 def _remark(cell: Cell, usual: int) -> str:

@@ -6,7 +6,6 @@ from pathlib import Path
 
 from ablatrix.records import write_atomically
 from ablatrix.store import Store
-
 from ablatrix_reports.collect import collect
 from ablatrix_reports.latex import to_latex
 from ablatrix_reports.markdown import to_markdown

@@ -325,7 +325,9 @@ def test_files_are_uploaded_when_their_content_changed_and_only_then(store, uri,
     mirror.mirror_once()
 
     parent = runs_of(uri)[SWEEP].info.run_id
-    listed = [f.path for folder in (None, "report", "report/figures") for f in client_of(uri).list_artifacts(parent, folder) if not f.is_dir]
+    listed = [
+        f.path for folder in (None, "report", "report/figures") for f in client_of(uri).list_artifacts(parent, folder) if not f.is_dir
+    ]
     assert sorted(listed) == ["plan.json", "report/figures/a.svg", "report/report.md", "sweep.yaml"]
     assert uploads == ["report/report.md"]
 

@@ -162,7 +162,9 @@ def test_requests_are_not_retried_unless_the_user_wants_it(tmp_path):
 
 
 def test_importing_tracking_imports_no_mlflow():
-    code = "import sys, ablatrix.tracking, ablatrix.comparison; print([m for m in ('mlflow', 'torch', 'ray', 'pandas') if m in sys.modules])"
+    code = (
+        "import sys, ablatrix.tracking, ablatrix.comparison; print([m for m in ('mlflow', 'torch', 'ray', 'pandas') if m in sys.modules])"
+    )
 
     printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=Path(__file__).parent).stdout
 

@@ -11,6 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
+from torch import Tensor
+from torchvision.transforms import InterpolationMode
+from torchvision.transforms.v2 import functional
+
 from ablatrix_models.augment import Parameters, apply, draw
 from ablatrix_models.augment.blur import blur, radius
 from ablatrix_models.augment.colour import grey, jitter, solarize
@@ -18,10 +23,6 @@ from ablatrix_models.augment.crop import Interpolation, crop, resampling
 from ablatrix_models.augment.rotation import rotate
 from ablatrix_models.recipe.augment import Augment
 from golden import load_golden
-from PIL import Image
-from torch import Tensor
-from torchvision.transforms import InterpolationMode
-from torchvision.transforms.v2 import functional
 
 LEVEL = 1 / 255
 ADJUST = (functional.adjust_brightness, functional.adjust_contrast, functional.adjust_saturation, functional.adjust_hue)

@@ -9,11 +9,12 @@ from itertools import permutations
 import numpy as np
 import pytest
 import torch
+from scipy import stats
+from torchvision.transforms import ColorJitter, RandomResizedCrop
+
 from ablatrix_models.augment import Parameters, draw
 from ablatrix_models.recipe.augment import Augment
 from golden import load_golden
-from scipy import stats
-from torchvision.transforms import ColorJitter, RandomResizedCrop
 
 COUNT = 3000
 

@@ -7,10 +7,11 @@ from contextlib import nullcontext
 
 import pytest
 import torch
-from ablatrix_models.augment import apply, centre, draw, normalise, two_views, views
-from ablatrix_models.recipe.augment import Augment
 from torch import Tensor
 from torchvision.transforms.v2 import functional
+
+from ablatrix_models.augment import apply, centre, draw, normalise, two_views, views
+from ablatrix_models.recipe.augment import Augment
 
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)
 EVERYTHING = Augment(rotation_deg=10.0, blur_p=0.5, solarize_p=0.5)

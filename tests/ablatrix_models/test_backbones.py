@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import pytest
 import torch
-from ablatrix_models.backbones import build_backbone
-from ablatrix_models.batchnorm import SplitBatchNorm
-from ablatrix_models.recipe.backbone import ResNet
 from torch import nn
 from torchvision.models import resnet18, resnet50
 
+from ablatrix_models.backbones import build_backbone
+from ablatrix_models.batchnorm import SplitBatchNorm
+from ablatrix_models.recipe.backbone import ResNet
+
+Name = Literal["resnet18", "resnet50"]
+
 
 @pytest.mark.parametrize(("name", "width", "expected"), [("resnet18", 1.0, 512), ("resnet18", 0.25, 128), ("resnet50", 0.125, 256)])
-def test_features_have_the_announced_width(name: str, width: float, expected: int) -> None:
+def test_features_have_the_announced_width(name: Name, width: float, expected: int) -> None:
     encoder = build_backbone(ResNet(name=name, width=width))
 
     features = encoder(torch.randn(2, 3, 32, 32))
@@ -22,7 +27,7 @@ def test_features_have_the_announced_width(name: str, width: float, expected: in
 
 
 @pytest.mark.parametrize(("name", "official"), [("resnet18", resnet18), ("resnet50", resnet50)])
-def test_the_imagenet_form_is_torchvisions_without_the_classifier(name: str, official) -> None:
+def test_the_imagenet_form_is_torchvisions_without_the_classifier(name: Name, official) -> None:
     torch.manual_seed(0)
     expected = official().state_dict()
     torch.manual_seed(0)
@@ -48,7 +53,7 @@ def test_the_cifar_form_replaces_only_the_stem() -> None:
     ("stem", "max_pool", "side"),
     [("cifar", None, 32), ("cifar", True, 16), ("imagenet", None, 8), ("imagenet", False, 16)],
 )
-def test_stem_and_max_pool_decide_the_first_stages_resolution(stem: str, max_pool: bool | None, side: int) -> None:
+def test_stem_and_max_pool_decide_the_first_stages_resolution(stem: Literal["cifar", "imagenet"], max_pool: bool | None, side: int) -> None:
     encoder = build_backbone(ResNet(stem=stem, max_pool=max_pool, width=0.125))
     shapes = []
     encoder.layer1.register_forward_hook(lambda module, inputs, output: shapes.append(tuple(output.shape)))
@@ -59,7 +64,7 @@ def test_stem_and_max_pool_decide_the_first_stages_resolution(stem: str, max_poo
 
 
 @pytest.mark.parametrize("name", ["resnet18", "resnet50"])
-def test_width_scales_every_channel_count(name: str) -> None:
+def test_width_scales_every_channel_count(name: Name) -> None:
     whole, half = (build_backbone(ResNet(name=name, width=width)) for width in (1.0, 0.5))
 
     pairs = zip(whole.named_parameters(), half.named_parameters(), strict=True)

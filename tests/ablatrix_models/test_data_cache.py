@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+
 from ablatrix_models.data import cache, decode
 from ablatrix_models.data.load import load
 from ablatrix_models.data.places import DataError

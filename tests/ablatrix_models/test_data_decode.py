@@ -6,10 +6,11 @@ import io
 
 import numpy as np
 import pytest
-from ablatrix_models.data.decode import Failure, decoded, pixel_size, to_square
-from data_samples import encoded, pixels
 from PIL import Image
 from torchvision.transforms import v2
+
+from ablatrix_models.data.decode import Failure, decoded, pixel_size, to_square
+from data_samples import encoded, pixels
 
 
 def saved(image: Image.Image, format: str = "PNG", **options) -> bytes:

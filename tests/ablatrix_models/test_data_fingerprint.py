@@ -9,6 +9,7 @@ import subprocess
 import sys
 
 import pytest
+
 from ablatrix_models.data import fingerprint as module
 from ablatrix_models.data.fingerprint import fingerprint
 from ablatrix_models.data.places import DataError, data_root, locate

@@ -6,6 +6,7 @@ import json
 from urllib.error import URLError
 
 import pytest
+
 from ablatrix_models.data import get as module
 from ablatrix_models.data.get import check, get
 from ablatrix_models.data.places import DataError

@@ -8,15 +8,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from sklearn.datasets import load_digits
+
 from ablatrix_models.data.arrays import turns
 from ablatrix_models.data.images import ImageSet
 from ablatrix_models.data.load import load
 from ablatrix_models.data.places import DataError
 from ablatrix_models.recipe.data import Data
 from data_samples import chw, encoded, pixels, python2_batch, write_cifar100, write_folder, write_idx
-from hypothesis import given
-from hypothesis import strategies as st
-from sklearn.datasets import load_digits
 
 
 @pytest.fixture(autouse=True)

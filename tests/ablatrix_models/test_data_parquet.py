@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+
 from ablatrix_models.data.load import load
 from ablatrix_models.data.places import DataError
 from ablatrix_models.recipe.data import Data

@@ -11,6 +11,7 @@ import pytest
 import scipy.ndimage
 import scipy.stats
 import torch
+
 from ablatrix_models.blockwise import blockwise_cells, blockwise_lanes
 from ablatrix_models.draws import draws_from
 from ablatrix_models.masks import sample_cells

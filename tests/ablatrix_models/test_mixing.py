@@ -7,14 +7,15 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
 from ablatrix_models.masks import sample_cells, upsample
 from ablatrix_models.mixing import Box, Mixture, draw_unmix, erase, mixmask, sample_mixtures, unmix
 from ablatrix_models.recipe.mask import Mask
 from ablatrix_models.recipe.mixing import Mixing
 from golden import load_golden
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from torch import Tensor
 
 
 class ReleasedStream:
@@ -151,7 +152,7 @@ def test_the_weights_give_the_released_loss_and_gradient(case: str, temperature:
 # A literal transcription, and gradients
 
 
-@given(batch=st.integers(1, 5), seed=st.integers(0, 2**32), per_image=st.booleans())
+@given(batch=st.integers(1, 5), seed=st.integers(0, 2**32 - 1), per_image=st.booleans())
 @settings(max_examples=25, deadline=None)
 def test_mixmask_equals_a_pixel_by_pixel_transcription(batch: int, seed: int, per_image: bool):
     generator = seeded(seed)
@@ -196,7 +197,7 @@ def test_gradients_reach_the_images(mix):
 # What must hold for every mixture
 
 
-@given(batch=st.integers(1, 7), grid=st.integers(2, 8), seed=st.integers(0, 2**32), per_image=st.booleans(), reverse=st.booleans())
+@given(batch=st.integers(1, 7), grid=st.integers(2, 8), seed=st.integers(0, 2**32 - 1), per_image=st.booleans(), reverse=st.booleans())
 @settings(max_examples=40, deadline=None)
 def test_the_complementary_mask_with_the_inverse_permutation_swaps_the_two_terms(
     batch: int, grid: int, seed: int, per_image: bool, reverse: bool
@@ -383,12 +384,13 @@ class TestErase:
         assert float(noise.var()) == pytest.approx(1, abs=4.5 * (2 / len(noise)) ** 0.5)
 
     def test_gaussian_fill_is_a_function_of_the_generator_and_new_at_every_step(self):
-        generator, mixing = seeded(5), Mixing(kind="erase", erase_fill="gaussian")
+        generator, mixing, mask = seeded(5), Mixing(kind="erase", erase_fill="gaussian"), Mask(grid=2, kind="discrete")
 
-        first, second = (sample_mixtures(numbered(2), mixing, Mask(), generator)[0].images for _ in range(2))
+        steps = [sample_mixtures(numbered(2), mixing, mask, generator)[0].images for _ in range(8)]
 
-        assert torch.equal(first, sample_mixtures(numbered(2), mixing, Mask(), seeded(5))[0].images)
-        assert not torch.equal(first, second)
+        assert torch.equal(steps[0], sample_mixtures(numbered(2), mixing, mask, seeded(5))[0].images)
+        noise = torch.cat([step[step != numbered(2)] for step in steps])
+        assert len(torch.unique(noise)) > 0.99 * len(noise)
 
 
 def test_unmix_chooses_mixup_with_its_probability_and_cutmix_raises_lambda_by_a_fifth():
@@ -403,7 +405,7 @@ def test_unmix_chooses_mixup_with_its_probability_and_cutmix_raises_lambda_by_a_
     assert np.mean(cutmix) == pytest.approx(0.7, abs=0.02)
 
 
-@given(size=st.integers(1, 64), seed=st.integers(0, 2**32), beta=st.floats(0.05, 20.0))
+@given(size=st.integers(1, 64), seed=st.integers(0, 2**32 - 1), beta=st.floats(0.05, 20.0))
 @settings(max_examples=60, deadline=None)
 def test_a_box_lies_inside_the_image_and_lambda_is_what_it_leaves(size: int, seed: int, beta: float):
     share, box = draw_unmix(Mixing(unmix_probability=0.0, unmix_beta=beta), size, ReleasedStream(seed))

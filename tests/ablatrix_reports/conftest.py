@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from ablatrix.records import Report, Result, Status, TrialRecipe, encode_report
 from ablatrix.store import Store, TrialDirectory
 

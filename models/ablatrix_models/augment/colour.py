@@ -75,7 +75,7 @@ def _shift_hue(images: Tensor, turns: Tensor) -> Tensor:
     size = green.add(blue).sub_(red).sub_(low).div_(chroma.clamp(min=1e-12)).add_(1)
     hue = torch.copysign(size, green - blue).add_(turns.mul(6).to(images, non_blocking=True)[:, None, None])
     hue.sub_(hue.div(6).round_(), alpha=6)
-    places = torch.tensor([0.0, 2.0, -2.0], device=images.device)[:, None, None]
+    places = torch.tensor([0.0, 2.0, -2.0]).to(images, non_blocking=True)[:, None, None]
     shifted = hue[:, None] - places
     shifted.abs_().sub_(3).abs_().sub_(1).clamp_(0, 1)
     return torch.addcmul(low[:, None], shifted, chroma[:, None])

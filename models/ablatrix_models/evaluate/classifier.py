@@ -17,17 +17,22 @@ from ablatrix_models.recipe.data import Data
 VIEW = Augment(crop_scale=(0.08, 1.0), flip=0.5, jitter_p=0.0, grey_p=0.0, blur_p=0.0, solarize_p=0.0)
 
 
+def blank_classifier(width: int, classes: int) -> nn.Linear:
+    """A linear layer on the CPU whose values are still to be set; the global generator, unlike in nn.Linear(), is not touched."""
+    return nn.utils.skip_init(nn.Linear, width, classes)  # type: ignore[return-value]
+
+
 def normal_classifier(width: int, classes: int, *, generator: torch.Generator, device: torch.device | str) -> nn.Linear:
-    """A linear layer with weights N(0, 0.01) and bias 0, as MoCo's classifier starts."""
-    layer = _empty(width, classes)
+    """A linear layer with weights N(0, 0.01) and bias 0, as MoCo's classifier starts; the same start on every device."""
+    layer = blank_classifier(width, classes)
     nn.init.normal_(layer.weight, std=0.01, generator=generator)
     nn.init.zeros_(layer.bias)
     return layer.to(device)
 
 
 def uniform_classifier(width: int, classes: int, *, generator: torch.Generator, device: torch.device | str) -> nn.Linear:
-    """A linear layer with weights and bias U(-1/sqrt(width), 1/sqrt(width)), as PyTorch starts one."""
-    layer = _empty(width, classes)
+    """A linear layer with weights and bias U(-1/sqrt(width), 1/sqrt(width)), as PyTorch starts one; the same on every device."""
+    layer = blank_classifier(width, classes)
     bound = 1 / math.sqrt(width)
     nn.init.uniform_(layer.weight, -bound, bound, generator=generator)
     nn.init.uniform_(layer.bias, -bound, bound, generator=generator)
@@ -70,8 +75,3 @@ def fit(
 def top1(logits: Tensor, labels: Tensor) -> float:
     """Share of rows (images, classes) whose largest entry is the label's, in percent; ties go to the lower class."""
     return 100.0 * int((logits.argmax(dim=1) == labels.to(logits.device)).sum()) / len(labels)
-
-
-def _empty(width: int, classes: int) -> nn.Linear:
-    # drawn on the CPU from our own generator: the same start on every device, and the global generator untouched
-    return nn.utils.skip_init(nn.Linear, width, classes)  # type: ignore[return-value]

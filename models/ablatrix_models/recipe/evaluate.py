@@ -25,16 +25,20 @@ class Knn:
 class Linear:
     """A linear classifier on frozen features; metric `linear.top1` in percent."""
 
-    kind: Literal["off", "moco", "cached"] = value("off", "MoCo's SGD on augmented images, or Adam on features computed once")
-    epochs: int = value(100, "passes over the training set", low=1)
-    batch_size: int = value(256, "images per step", low=1)
-    lr: float = value(30.0, "learning rate at the start", low=0.0)
+    kind: Literal["off", "moco", "cached", "lbfgs"] = value(
+        "off", "MoCo's SGD on augmented images; Adam on features computed once; or, quicker and of no paper, L-BFGS on those, standardised"
+    )
+    epochs: int = value(100, "passes over the training set; of `lbfgs` its iterations at most", low=1)
+    batch_size: int = value(256, "images per step; `lbfgs` takes all at once", low=1)
+    lr: float = value(30.0, "learning rate at the start, of `moco` and `cached`", low=0.0)
     final_lr: float = value(1e-6, "`cached` only: reached by exponential decay", low=0.0)
     weight_decay: float = value(0.0, "L2", low=0.0)
     milestones: tuple[int, ...] = value((60, 80), "`moco` only: epochs at which lr is multiplied by 0.1", low=1)
 
     def problems(self) -> Iterator[Problem]:
         """Rules across fields."""
+        if self.kind == "lbfgs" and not self.weight_decay:
+            yield Problem("weight_decay", "is 0, but without L2 the weights of separable features grow for ever. 1e-3 is a good value.")
         if self.kind != "cached":
             return
         if not 0 < self.final_lr <= self.lr:

@@ -87,6 +87,9 @@ def batch_problems(method: Method, batch_size: int) -> Iterator[Problem]:
         return
     keys = batch_size * (2 if method.symmetric else 1)
     if method.queue % keys:
-        yield Problem("method.queue", f"is {method.queue}, no multiple of the {keys} keys that a step enqueues. Use {max(1, method.queue // keys) * keys}.")
+        yield Problem(
+            "method.queue",
+            f"is {method.queue}, no multiple of the {keys} keys that a step enqueues. Use {max(1, method.queue // keys) * keys}.",
+        )
     if batch_size % method.bn_splits:
         yield Problem("method.bn_splits", f"is {method.bn_splits}, which does not divide the batch of {batch_size}. Use a divisor, or 1.")

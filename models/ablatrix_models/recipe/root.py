@@ -61,11 +61,15 @@ class Recipe:
             )
         limit = self.data.train_images
         if limit is not None and self.schedule.epochs and self.schedule.batch_size > limit:
-            yield Problem("schedule.batch_size", f"is {self.schedule.batch_size}, more than the {limit} training images. Use {limit} or less.")
+            yield Problem(
+                "schedule.batch_size", f"is {self.schedule.batch_size}, more than the {limit} training images. Use {limit} or less."
+            )
         classes = DATASETS[self.data.name][1]
         labels = self.evaluate.knn.labels_per_class
         if self.evaluate.knn.kind != "off" and labels and classes and self.evaluate.knn.k > labels * classes:
-            yield Problem("evaluate.knn.k", f"is {self.evaluate.knn.k}, more than the {labels * classes} labelled images. Use fewer neighbours.")
+            yield Problem(
+                "evaluate.knn.k", f"is {self.evaluate.knn.k}, more than the {labels * classes} labelled images. Use fewer neighbours."
+            )
 
     def as_mapping(self) -> dict[str, Any]:
         """Nested plain values, as JSON and YAML write them."""

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ablatrix.records import SCHEMA, write_atomically
-from ablatrix.tracking.runs import Point
+from ablatrix.tracking.runs import Point, stamp_of
 
 FILE = "tracking.json"
 # A position behind every step of an epoch, for points that only MLflow still has.
@@ -72,10 +72,27 @@ class Ledger:
 
     def __init__(self, path: Path, uri: str) -> None:
         self.path, self.uri = path, uri
-        self._written = ""
+        self._known: SentSweep | None = None
+        self._text = ""
+        self._stamp: tuple[int, int] | None = None
 
     def read(self) -> SentSweep | None:
-        """What was sent to this URI, or None where nothing is known."""
+        """What was sent to this URI, or None where nothing is known. Read anew only where somebody replaced the file."""
+        stamp = stamp_of(self.path)
+        if stamp is None or stamp != self._stamp:
+            self._known = self._read()
+            self._text, self._stamp = _text(self._known), stamp
+        return self._known
+
+    def write(self, sweep: SentSweep) -> None:
+        """Replace this URI's part of the file, unless nothing changed."""
+        text = _text(sweep)
+        if text != self._text:
+            everything = {**self._all(), self.uri: json.loads(text)}
+            write_atomically(self.path, json.dumps({"schema": SCHEMA, "tracking": everything}, sort_keys=True) + "\n")
+            self._known, self._text, self._stamp = sweep, text, stamp_of(self.path)
+
+    def _read(self) -> SentSweep | None:
         raw = self._all().get(self.uri)
         try:
             sweep = SentSweep(**raw) if raw else None
@@ -83,16 +100,7 @@ class Ledger:
                 sweep.trials = {trial: _sent_trial(entry) for trial, entry in sweep.trials.items()}
         except (TypeError, ValueError, AttributeError):
             return None
-        self._written = _text(sweep)
         return sweep
-
-    def write(self, sweep: SentSweep) -> None:
-        """Replace this URI's part of the file, unless nothing changed."""
-        text = _text(sweep)
-        if text != self._written:
-            everything = {**self._all(), self.uri: json.loads(text)}
-            write_atomically(self.path, json.dumps({"schema": SCHEMA, "tracking": everything}, sort_keys=True) + "\n")
-            self._written = text
 
     def _all(self) -> dict[str, Any]:
         try:
@@ -110,4 +118,5 @@ def _sent_trial(entry: Any) -> SentTrial:
 
 
 def _text(sweep: SentSweep | None) -> str:
-    return json.dumps(asdict(sweep), sort_keys=True, allow_nan=False) if sweep else ""
+    # `vars` instead of `asdict`: no copies, and a large sweep is written every few seconds.
+    return json.dumps(sweep, default=vars, sort_keys=True, allow_nan=False) if sweep else ""

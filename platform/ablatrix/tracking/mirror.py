@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 from filelock import FileLock, Timeout
 
@@ -17,7 +18,7 @@ from ablatrix.tracking.client import Rejected, connect
 from ablatrix.tracking.experiment import Experiment
 from ablatrix.tracking.ledger import FILE, Ledger
 from ablatrix.tracking.round import Progress, Round
-from ablatrix.tracking.runs import key_of, planned_trials
+from ablatrix.tracking.runs import Planned, key_of, planned_trials, stamp_of
 
 ARTIFACTS = "mlflow-artifacts"
 LOCK_S = 120.0
@@ -36,6 +37,8 @@ class Mirror:
         self._ledger = Ledger(self._directory.path / FILE, self._address.public)
         self._cells: dict[str, float] = {}
         self._experiment: Experiment | None = None
+        self._plan: tuple[dict[str, Any], list[Planned]] | None = None
+        self._plan_stamp: tuple[int, int] | None = None
 
     def cell_means(self, means: Mapping[str, float]) -> None:
         """Give the mean of each cell, by cell id; the next pass writes those that changed to the parent run."""
@@ -53,12 +56,15 @@ class Mirror:
         """Mirror every `interval_s` seconds until `stop`, then once more for about `final_s` seconds. Never raises.
 
         A failed pass is tried again, ever more slowly up to once a minute; `last_error` holds its message until a pass succeeds.
+        In a very large sweep passes are spaced so that they take at most a tenth of this thread's time.
         """
         failures = 0
         wait_s = 0.0
         while not stop.wait(wait_s):
+            began = time.monotonic()
             failures = 0 if self._attempt(lambda: not stop.is_set(), interval_s) else failures + 1
-            wait_s = min(interval_s * 2 ** min(failures, 6), max(LONGEST_WAIT_S, interval_s))
+            wait_s = max(interval_s * 2 ** min(failures, 6), 9 * (time.monotonic() - began))
+            wait_s = min(wait_s, max(LONGEST_WAIT_S, interval_s))
         deadline = time.monotonic() + final_s
         self._attempt(lambda: time.monotonic() < deadline, final_s)
 
@@ -83,11 +89,19 @@ class Mirror:
         return self._round(may_go_on, lock_s)
 
     def _round(self, may_go_on: Callable[[], bool], lock_s: float) -> Progress:
-        plan = self._directory.plan()
+        plan, trials = self._planned()
         if self._experiment is None:
             self._experiment = Experiment(connect(self._address), self._address, self.sweep, self.store.root / ARTIFACTS)
         with self._only_writer(lock_s):
-            return Round(self._experiment, self.store, self._directory, plan, self._ledger, self._cells).run(may_go_on)
+            return Round(self._experiment, self.store, self._directory, plan, trials, self._ledger, self._cells).run(may_go_on)
+
+    def _planned(self) -> tuple[dict[str, Any], list[Planned]]:
+        """The plan and its trials, read again when a later `run` replaced the file."""
+        stamp = stamp_of(self._directory.path / "plan.json")
+        if self._plan is None or stamp != self._plan_stamp:
+            plan = self._directory.plan()
+            self._plan, self._plan_stamp = (plan, planned_trials(plan, self.sweep)), stamp
+        return self._plan
 
     @contextmanager
     def _only_writer(self, wait_s: float) -> Iterator[None]:

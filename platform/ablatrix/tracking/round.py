@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ablatrix.errors import AblatrixError, InvalidInput
-from ablatrix.store import Store, SweepDirectory, TrialDirectory
+from ablatrix.store import Store, SweepDirectory
 from ablatrix.tracking.client import Rejected
 from ablatrix.tracking.experiment import Experiment
 from ablatrix.tracking.ledger import Ledger, SentSweep, SentTrial
 from ablatrix.tracking.parent import ParentRun
-from ablatrix.tracking.runs import KIND, Planned, TrialRun, digest, planned_trials, read_trial
+from ablatrix.tracking.runs import KIND, Planned, TrialRun, digest, read_trial, stamp_of
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -48,12 +46,12 @@ class Round:
         store: Store,
         directory: SweepDirectory,
         plan: Mapping[str, Any],
+        trials: Sequence[Planned],
         ledger: Ledger,
         cells: Mapping[str, float],
     ) -> None:
         self.experiment, self.store, self.directory = experiment, store, directory
-        self.plan, self.ledger, self.cells = plan, ledger, cells
-        self.trials = planned_trials(plan, directory.name)
+        self.plan, self.trials, self.ledger, self.cells = plan, trials, ledger, cells
         self.progress = Progress(len(self.trials))
         self._made_again: set[str] = set()  # runs that somebody had deleted
         known = ledger.read()
@@ -145,17 +143,7 @@ class Round:
 
     def _seen(self, planned: Planned, parent: str) -> str:
         """A fingerprint of a trial's files, of what the plan says of it and of its parent; empty while the trial waits."""
-        files = _stamps(self.store.trial(planned.trial))
-        return hashlib.sha256(f"{planned.digest} {parent} {files}".encode()).hexdigest()[:16] if any(files) else ""
-
-
-def _stamps(directory: TrialDirectory) -> list[tuple[int, int] | None]:
-    return [_stamp(directory.path / name) for name in ("status.json", "result.json")] + [_stamp(directory.metrics_file)]
-
-
-def _stamp(path: Path) -> tuple[int, int] | None:
-    try:
-        facts = path.stat()
-    except FileNotFoundError:
-        return None
-    return facts.st_mtime_ns, facts.st_size
+        directory = self.store.trial(planned.trial)
+        paths = (directory.path / "status.json", directory.path / "result.json", directory.metrics_file)
+        stamps = [stamp_of(path) for path in paths]
+        return f"{planned.digest} {parent[:8]} {stamps}" if any(stamps) else ""

@@ -8,6 +8,8 @@ import posixpath
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from ablatrix.records import Report, Result, Status
@@ -41,7 +43,7 @@ class Planned:
     name: str
     tags: Mapping[str, str]
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """Changes when the plan says something else about the trial."""
         return digest([self.name, dict(self.tags)])
@@ -64,6 +66,15 @@ def key_of(name: str) -> str:
     """`name` with every character that MLflow forbids in a metric, parameter or tag replaced by `_`."""
     safe = re.sub(r"[^/\w.\- ]", "_", name)[:MAX_KEY]
     return safe if posixpath.normpath(safe) == safe and not safe.startswith(("/", "..")) else safe.replace("/", "_").strip(".") or "_"
+
+
+def stamp_of(path: Path) -> tuple[int, int] | None:
+    """When a file was last written and how long it is; None where it is not there."""
+    try:
+        facts = path.stat()
+    except FileNotFoundError:
+        return None
+    return facts.st_mtime_ns, facts.st_size
 
 
 def digest(value: Any) -> str:
@@ -108,7 +119,7 @@ def read_trial(directory: TrialDirectory, planned: Planned) -> TrialRun | None:
     if result is None and status is None:
         return None
     reports = directory.reports()
-    points = tuple(_series(reports, result, int(1000 * status.started) if status else 0))
+    points = tuple(series(reports, result, int(1000 * status.started) if status else 0))
     started = min([s.started for s in [status] if s] + [r.time for r in reports[:1]], default=0.0)
     state = "finished" if result else "running" if status is None or status.state == "finished" else status.state
     recipe = directory.recipe()
@@ -144,7 +155,7 @@ def _state_tags(state: str, status: Status | None, result: Result | None) -> dic
     return tags
 
 
-def _series(reports: list[Report], result: Result | None, started_ms: int) -> Iterator[Point]:
+def series(reports: list[Report], result: Result | None, started_ms: int) -> Iterator[Point]:
     """Every value once. A resumed trial reports its last epochs again, with equal values at later times: the first stands."""
     last: dict[str, tuple[int, int]] = {}
     epoch, step, time_ms = 0, 0, started_ms

@@ -6,9 +6,10 @@ from collections.abc import Iterator
 
 import pytest
 import torch
+from torch import Tensor, nn
+
 from ablatrix_models.data.images import ImageSet
 from ablatrix_models.recipe.data import Data
-from torch import Tensor, nn
 
 CLASSES = ("red", "green", "blue")
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch.nn import functional
+
 from ablatrix_models.evaluate.classifier import fit, normal_classifier, top1, training_view, uniform_classifier
 from ablatrix_models.recipe.data import Data
-from torch.nn import functional
 
 
 def generator(seed: int = 0) -> torch.Generator:

@@ -6,10 +6,11 @@ import dataclasses
 
 import pytest
 import torch
+from torch import nn
+
 from ablatrix_models.data.images import ImageSet
 from ablatrix_models.evaluate.features import eval_mode, extract
 from ablatrix_models.recipe.data import Data
-from torch import nn
 
 
 def modes(module: nn.Module) -> list[bool]:

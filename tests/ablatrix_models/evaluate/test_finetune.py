@@ -7,12 +7,13 @@ import dataclasses
 
 import pytest
 import torch
+from torch import nn
+
 from ablatrix_models.batchnorm import SplitBatchNorm
 from ablatrix_models.data.images import ImageSet
 from ablatrix_models.evaluate import finetune
 from ablatrix_models.evaluate.finetune import finetune_top1
 from ablatrix_models.recipe.evaluate import Finetune
-from torch import nn
 
 CONFIG = Finetune(kind="sgd", epochs=4, batch_size=32, lr=0.05, classifier_lr=0.5, milestones=(3,))
 

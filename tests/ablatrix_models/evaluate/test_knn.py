@@ -7,13 +7,14 @@ import math
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
 from ablatrix_models.evaluate.knn import knn_top1, vote_cosine, vote_euclidean
 from ablatrix_models.evaluate.labels import per_class, protocol_generator
 from ablatrix_models.recipe.evaluate import Knn
 from ablatrix_models.recipe.fields import RecipeError
 from golden import load_golden
-from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 
 GOLDEN_CASES = [
     ("bank300_query40_D16_classes10_k20_t0.1", 20, 10),

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
-from ablatrix_models.evaluate.labels import per_class, protocol_generator, share_of
 from hypothesis import given
 from hypothesis import strategies as st
+
+from ablatrix_models.evaluate.labels import per_class, protocol_generator, share_of
 
 LABELS = st.lists(st.integers(0, 6), min_size=1, max_size=80).map(torch.tensor)
 

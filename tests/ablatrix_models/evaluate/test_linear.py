@@ -7,25 +7,28 @@ import dataclasses
 
 import pytest
 import torch
+
 from ablatrix_models.data.images import ImageSet
 from ablatrix_models.evaluate.features import extract
-from ablatrix_models.evaluate.linear import fit_on_features, fit_on_views, linear_top1
+from ablatrix_models.evaluate.linear import fit_on_features, fit_on_views, fit_to_the_minimum, linear_top1
 from ablatrix_models.recipe.evaluate import Linear
 from ablatrix_models.recipe.fields import build
 
 MOCO = Linear(kind="moco", epochs=3, batch_size=32, lr=3.0, milestones=(2,))
 CACHED = Linear(kind="cached", epochs=20, batch_size=50, lr=0.05, final_lr=1e-4, weight_decay=5e-6)
+LBFGS = Linear(kind="lbfgs", epochs=60, weight_decay=1e-3)
 BOTH = pytest.mark.parametrize("config", [MOCO, CACHED], ids=["moco", "cached"])
+ALL = pytest.mark.parametrize("config", [MOCO, CACHED, LBFGS], ids=["moco", "cached", "lbfgs"])
 
 
-@BOTH
+@ALL
 def test_a_probe_learns_what_the_features_tell(config, method, train, test, data) -> None:
     score = linear_top1(config, method, train, test, data, seed=0, device="cpu")
 
     assert score > 60  # a third is chance
 
 
-@BOTH
+@ALL
 def test_shuffled_training_labels_leave_nothing_but_chance(config, method, train, test, data) -> None:
     shuffled = dataclasses.replace(train, labels=train.labels[torch.randperm(150, generator=torch.Generator().manual_seed(0))])
 
@@ -44,7 +47,7 @@ def test_the_score_is_a_function_of_the_seed(config, method, train, test, data) 
     assert len(set(scores)) > 1
 
 
-@BOTH
+@ALL
 def test_the_method_and_the_global_generator_are_left_as_found(config, method, train, test, data) -> None:
     method.train()
     before, modes = copy.deepcopy(method.state_dict()), [part.training for part in method.modules()]
@@ -58,7 +61,7 @@ def test_the_method_and_the_global_generator_are_left_as_found(config, method, t
     assert torch.equal(torch.get_rng_state(), state)
 
 
-@BOTH
+@ALL
 def test_permuted_test_labels_change_only_the_count(config, method, train, test, data) -> None:
     cyclic = [dataclasses.replace(test, labels=(test.labels + shift) % 3) for shift in range(3)]
 
@@ -122,17 +125,56 @@ def test_mocos_probe_equals_plain_sgd_on_features_where_views_cannot_differ(meth
     torch.testing.assert_close(torch.cat([layer.weight, layer.bias[:, None]], dim=1).double(), theta, rtol=1e-4, atol=1e-5)
 
 
+def test_lbfgs_ends_where_the_slope_vanishes() -> None:
+    generator = torch.Generator().manual_seed(0)
+    features, labels = torch.randn(40, 5, generator=generator) * torch.tensor([1.0, 10, 0.1, 3, 1]) + 2, torch.arange(40) % 3
+
+    layer = fit_to_the_minimum(Linear(kind="lbfgs", epochs=200, weight_decay=0.05), features, labels, 3)
+
+    raw = features.double()
+    mean, spread = raw.mean(0), raw.std(0, correction=0)
+    weight = layer.weight.detach().double() * spread
+    error = torch.softmax(raw @ layer.weight.detach().double().T + layer.bias.detach().double(), dim=1)
+    error -= torch.nn.functional.one_hot(labels, 3)
+    slope = error.T @ ((raw - mean) / spread) / 40 + 0.05 * weight
+    assert weight.abs().max() > 0.1
+    assert slope.abs().max() < 1e-4
+    assert error.mean(0).abs().max() < 1e-4
+
+
+def test_lbfgs_ignores_the_seed_and_the_scale_and_origin_of_each_feature(method, train, test, data) -> None:
+    features = extract(method.features, train, data, device="cpu")
+    moved = features * torch.tensor([0.01, 1, 100, 3, 1, 1]) + 5
+
+    scores = {linear_top1(LBFGS, method, train, test, data, seed=seed, device="cpu") for seed in (0, 1)}
+    here, there = (fit_to_the_minimum(LBFGS, f, train.labels, 3)(f) for f in (features, moved))
+
+    assert len(scores) == 1
+    torch.testing.assert_close(here, there, rtol=0.01, atol=0.02)
+
+
+def test_a_heavy_penalty_leaves_lbfgs_with_the_class_frequencies() -> None:
+    features = torch.randn(40, 5, generator=torch.Generator().manual_seed(0))
+    features[:, 2] = 7.0  # a feature that never changes does no harm
+    labels = torch.tensor([0] * 10 + [1] * 30)
+
+    layer = fit_to_the_minimum(Linear(kind="lbfgs", weight_decay=1e6), features, labels, 2)
+
+    torch.testing.assert_close(layer(features).softmax(dim=1), torch.tensor([0.25, 0.75]).expand(40, 2), rtol=0.0, atol=1e-3)
+
+
 def test_a_protocol_that_is_off_cannot_be_measured(method, train, test, data) -> None:
     with pytest.raises(ValueError, match="'off', so there is nothing to measure"):
         linear_top1(Linear(), method, train, test, data, seed=0, device="cpu")
 
 
-def test_mocos_rate_is_refused_for_the_cached_probe() -> None:
+def test_constants_of_one_probe_are_refused_for_another() -> None:
     _, problems = build(Linear, {"kind": "cached"})
     _, rising = build(Linear, {"kind": "cached", "lr": 0.01, "final_lr": 0.1})
     good, none = build(Linear, {"kind": "cached", "lr": 0.01, "epochs": 500, "batch_size": 1000, "weight_decay": 5e-6})
 
     assert [p.key for p in problems] == ["lr"]
+    assert [p.key for p in build(Linear, {"kind": "lbfgs"})[1]] == ["weight_decay"]
     assert [p.key for p in rising] == ["final_lr"]
     assert good is not None
     assert not none

@@ -6,6 +6,7 @@ import itertools
 
 import pytest
 import torch
+
 from ablatrix_models.evaluate.features import extract
 from ablatrix_models.evaluate.knn import knn_top1
 from ablatrix_models.evaluate.protocols import check, evaluate

@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor, nn
+
 from ablatrix_models.methods import Method, build_method
 from ablatrix_models.recipe import Recipe
-from torch import Tensor, nn
 
 BATCH, SIZE, EPOCHS = 8, 16, 5
 
@@ -231,6 +232,7 @@ def test_the_second_term_is_the_first_of_the_switched_images(framework: Framewor
     method = build(framework)
     a, b = views()
     mixture = mixture_of(a)
+    assert mixture.other is not None
     switched = Mix(mixture.images[mixture.restore], mixture.other, None, torch.arange(BATCH))
     plain = loss_of(method, a, b)
 
@@ -245,6 +247,7 @@ def test_the_order_of_the_batch_does_not_matter(framework: Framework) -> None:
     a, b = views()
     mixture = mixture_of(a)
     order = torch.randperm(BATCH, generator=torch.Generator().manual_seed(4))
+    assert mixture.other is not None
     reordered = Mix(mixture.images[order], mixture.own[order], mixture.other[order], order.argsort()[mixture.restore[order]])
 
     loss = loss_of(method, a[order], b[order], reordered)

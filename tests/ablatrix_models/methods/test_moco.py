@@ -7,12 +7,13 @@ from dataclasses import dataclass
 
 import pytest
 import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
 from ablatrix_models.methods.moco import MoCo
 from ablatrix_models.recipe import method as config
 from ablatrix_models.recipe.backbone import ResNet
 from golden import load_golden
-from torch import Tensor, nn
-from torch.nn import functional
 
 BATCH, SIZE = 8, 16
 SMALL = ResNet(width=0.0625)
@@ -146,7 +147,9 @@ def test_the_key_encoder_moves_before_it_encodes_as_in_the_released_code() -> No
 def test_the_first_head_is_linear_and_the_second_has_one_relu() -> None:
     linear, mlp = (MoCo(config.MoCo(head=head, queue=8, dim=6), SMALL).head for head in ("linear", "mlp"))
 
-    shapes = [[tuple(layer.weight.shape) if isinstance(layer, nn.Linear) else type(layer) for layer in head] for head in (linear, mlp)]
+    shapes = [
+        [tuple(layer.weight.shape) if isinstance(layer, nn.Linear) else type(layer) for layer in head.children()] for head in (linear, mlp)
+    ]
 
     assert shapes == [[(6, 32)], [(32, 32), nn.ReLU, (6, 32)]]
 

@@ -6,11 +6,12 @@ from dataclasses import dataclass
 
 import pytest
 import torch
+from torch import Tensor, nn
+
 from ablatrix_models.methods.simclr import SimCLR, simclr_loss
 from ablatrix_models.recipe import method as config
 from ablatrix_models.recipe.backbone import ResNet
 from golden import load_golden
-from torch import Tensor, nn
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,6 @@ def test_the_head_normalises_both_views_together_and_the_encoder_each_alone() ->
 def test_the_head_ends_in_batch_norm_where_asked(output_norm: bool) -> None:
     head = SimCLR(config.SimCLR(hidden=8, dim=6, output_norm=output_norm), ResNet(width=0.0625)).head
 
-    layers = [type(layer) for layer in head]
+    layers = [type(layer) for layer in head.children()]
 
     assert layers == [nn.Linear, nn.BatchNorm1d, nn.ReLU, nn.Linear] + [nn.BatchNorm1d] * output_norm

@@ -6,12 +6,13 @@ from dataclasses import dataclass
 
 import pytest
 import torch
+from torch import Tensor, nn
+
 from ablatrix_models.losses import negative_cosine
 from ablatrix_models.methods.simsiam import SimSiam, simsiam_loss
 from ablatrix_models.recipe import method as config
 from ablatrix_models.recipe.backbone import ResNet
 from golden import load_golden
-from torch import Tensor, nn
 
 SMALL = ResNet(width=0.0625)
 
@@ -71,7 +72,7 @@ def test_only_the_predictor_keeps_a_constant_learning_rate(constant: bool) -> No
 def test_the_projector_has_the_asked_layers_and_batch_norm_on_its_output(layers: int) -> None:
     head = SimSiam(config.SimSiam(layers=layers, hidden=8, dim=6, predictor_hidden=4), SMALL).head
 
-    kinds = [type(layer) for layer in head]
+    kinds = [type(layer) for layer in head.children()]
 
     assert kinds == [nn.Linear, nn.BatchNorm1d, nn.ReLU] * (layers - 1) + [nn.Linear, nn.BatchNorm1d]
 

@@ -1,0 +1,198 @@
+"""The verbs."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import Annotated
+
+import click
+import typer
+
+from ablatrix.cli import output
+from ablatrix.cli.options import (
+    JsonOption,
+    ProfileOption,
+    SetOption,
+    StoredArgument,
+    StoreOption,
+    SweepArgument,
+    UriOption,
+    load_spec,
+    make_plan,
+    overrides,
+    stored_sweep,
+)
+from ablatrix.errors import AblatrixError, InvalidInput, SweepFileError
+from ablatrix.store import Store
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    help="One sweep file in, the paper's ablation table out.",
+)
+
+
+@app.command()
+def check(sweep: SweepArgument, pairs: SetOption = [], as_json: JsonOption = False) -> None:  # noqa: B006 - typer reads the default
+    """Find every problem of a sweep file at once; needs no data, no Ray, no MLflow."""
+    from ablatrix import plan
+
+    loaded = load_spec(sweep)
+    problems = plan.check(loaded, overrides(pairs))
+    if as_json:
+        output.print_json({"file": str(loaded.path), "problems": [{"line": p.line, "message": p.message} for p in problems]})
+        raise typer.Exit(2 if problems else 0)
+    if problems:
+        raise SweepFileError(loaded.path, problems)
+    profiles = ", ".join(loaded.file.profiles) or "none"
+    output.data().print(f"{loaded.path}: good. Axes: {', '.join(loaded.file.axes)}. Profiles: {profiles}.")
+
+
+@app.command("plan")
+def plan_(
+    sweep: SweepArgument, profile: ProfileOption = None, store: StoreOption = None, pairs: SetOption = [], as_json: JsonOption = False
+) -> None:  # noqa: B006
+    """List the sweep's trials: to run, in the store, excluded and why."""
+    from ablatrix.cli import planned
+
+    planned.show(make_plan(load_spec(sweep), profile, pairs), Store.at(store), as_json)
+
+
+@app.command()
+def run(
+    sweep: SweepArgument,
+    profile: ProfileOption = None,
+    store: StoreOption = None,
+    tracking_uri: UriOption = None,
+    pairs: SetOption = [],  # noqa: B006
+    cpus: Annotated[int | None, typer.Option(min=1, help="CPU cores to use; default: all of this machine.")] = None,
+) -> None:
+    """Run what the store lacks of a sweep, with live progress. Running it again resumes."""
+    from ablatrix.cli import running
+
+    running.run(make_plan(load_spec(sweep), profile, pairs), Store.at(store), tracking_uri, cpus)
+
+
+@app.command()
+def status(
+    sweep: StoredArgument = None,
+    profile: ProfileOption = None,
+    store: StoreOption = None,
+    watch: Annotated[bool, typer.Option("--watch", help="Follow until nothing runs any more.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Show the board: each cell with its trials."""
+    from rich.live import Live
+
+    from ablatrix import board
+
+    place = Store.at(store)
+    directory = stored_sweep(place, sweep, profile)
+    if as_json:
+        output.print_json(board.read_board(place, directory).as_mapping())
+        return
+    if not watch:
+        output.data().print(board.render(board.read_board(place, directory)))
+        return
+    with Live(console=output.data(), refresh_per_second=4) as live:
+        while True:
+            seen = board.read_board(place, directory)
+            live.update(board.render(seen))
+            if not seen.counts()["running"] and not seen.counts()["waiting"]:
+                return
+            time.sleep(1.0)
+
+
+@app.command()
+def report(sweep: StoredArgument = None, profile: ProfileOption = None, store: StoreOption = None, as_json: JsonOption = False) -> None:
+    """Write the report of a sweep, whole or partial, and print its table."""
+    from ablatrix_reports.terminal import render_terminal
+    from ablatrix_reports.write import read_report, write_report
+
+    place = Store.at(store)
+    directory = stored_sweep(place, sweep, profile)
+    written = write_report(place, directory.name)
+    if as_json:
+        sys.stdout.write((written / "report.json").read_text())
+        return
+    output.data().print(render_terminal(read_report(place, directory.name)))
+    output.notes().print(f"Report: {written / 'report.html'} (and .json, .md, .tex, .csv)")
+
+
+@app.command()
+def ui(
+    sweep: StoredArgument = None,
+    profile: ProfileOption = None,
+    store: StoreOption = None,
+    tracking_uri: UriOption = None,
+    port: Annotated[int | None, typer.Option(min=1, max=65535, help="Port of the MLflow server; default: a free one.")] = None,
+    stop: Annotated[bool, typer.Option("--stop", help="End the server that an earlier `ui` started.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Open MLflow on this sweep: starts or finds the server on loopback, and prints the links."""
+    from ablatrix.cli import comparison_ui
+
+    place = Store.at(store)
+    if stop:
+        comparison_ui.stop(place)
+        return
+    comparison_ui.show(place, stored_sweep(place, sweep, profile), tracking_uri, port, as_json)
+
+
+@app.command("list")
+def list_(store: StoreOption = None, as_json: JsonOption = False) -> None:
+    """List the shipped sweeps, and those of the store."""
+    from ablatrix.cli import listing
+
+    listing.show(Store.at(store), as_json)
+
+
+@app.command()
+def show(
+    trial: Annotated[str, typer.Argument(metavar="TRIAL", help="A trial id, or its first digits.")],
+    store: StoreOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show one trial: state, recipe, metrics, places."""
+    from ablatrix.cli import listing
+
+    listing.show_trial(Store.at(store), trial, as_json)
+
+
+@app.command()
+def doctor(store: StoreOption = None, tracking_uri: UriOption = None, as_json: JsonOption = False) -> None:
+    """Check this machine: versions, CPU, GPU, memory, store, data, Ray, MLflow."""
+    from ablatrix.cli import health
+
+    health.show(Store.at(store), tracking_uri, as_json)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """The console script. A user's mistake becomes one message and an exit code, never a traceback."""
+    try:
+        code = app(args=arguments, standalone_mode=False)
+    except AblatrixError as error:
+        _tell(str(error))
+        code = error.exit_code
+    except click.exceptions.Abort:
+        code = 130
+    except click.ClickException as error:
+        error.show()
+        code = 2
+    except KeyboardInterrupt:
+        code = 130
+    except BrokenPipeError:
+        sys.stderr.close()
+        code = 0
+    sys.exit(code or 0)
+
+
+def _tell(message: str) -> None:
+    prefix = "" if "\n" in message or message.startswith("/") else "error: "
+    sys.stderr.write(prefix + message + "\n")
+
+
+__all__ = ["InvalidInput", "app", "main"]

@@ -1,0 +1,89 @@
+"""The options that several verbs share, and what they lead to."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ablatrix import shipped, spec
+from ablatrix.document import read_value
+from ablatrix.errors import InvalidInput, SweepFileError
+from ablatrix.layers import Change
+from ablatrix.plan import Plan, make
+from ablatrix.spec import PAPER, Spec
+from ablatrix.store import Store, SweepDirectory
+from ablatrix_models.recipe.data import Data
+
+SweepArgument = Annotated[str, typer.Argument(metavar="SWEEP", help="A sweep file, or a shipped name.")]
+StoredArgument = Annotated[
+    str | None, typer.Argument(metavar="[SWEEP]", help="A sweep of the store, a file, or a shipped name; default: the newest.")
+]
+StoreOption = Annotated[Path | None, typer.Option("--store", help="The store's directory; else ABLATRIX_STORE, else ./runs.")]
+ProfileOption = Annotated[str | None, typer.Option("--profile", help="The same sweep at another cost, such as short or smoke.")]
+SetOption = Annotated[list[str], typer.Option("--set", metavar="KEY=VALUE", help="Change a recipe key in every cell; may be repeated.")]
+UriOption = Annotated[str | None, typer.Option("--tracking-uri", help="MLflow; else MLFLOW_TRACKING_URI, else SQLite in the store.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Machine-readable output on stdout.")]
+
+
+def load_spec(given: str) -> Spec:
+    """The sweep file named on the command line."""
+    return spec.load(shipped.find_sweep(given))
+
+
+def overrides(pairs: Sequence[str]) -> list[Change]:
+    """`--set key=value` as changes; values are read as YAML reads them."""
+    changes = []
+    for pair in pairs:
+        key, equals, text = pair.partition("=")
+        if not equals or not key.strip():
+            raise InvalidInput(f"--set {pair!r} is no KEY=VALUE. Write for example --set schedule.epochs=20.")
+        changes.append(Change(key.strip(), read_value(text), 0))
+    return changes
+
+
+def make_plan(loaded: Spec, profile: str | None, pairs: Sequence[str]) -> Plan:
+    """The plan of a sweep; a problem that `--set` brought is reported as such."""
+    try:
+        return make(loaded, profile, fingerprint, overrides(pairs))
+    except SweepFileError as error:
+        ours = [problem for problem in error.problems if problem.line == 0]
+        if ours and len(ours) == len(error.problems):
+            raise InvalidInput("\n".join(f"--set: {problem.message}" for problem in ours)) from None
+        raise
+
+
+def fingerprint(data: Data) -> str:
+    """The fingerprint of a dataset's content; InvalidInput where the data are not on this machine."""
+    from ablatrix_models.data import fingerprint as prints
+    from ablatrix_models.data.places import DataError
+
+    try:
+        return prints.fingerprint(data)
+    except DataError as error:
+        raise InvalidInput(str(error)) from None
+
+
+def stored_sweep(store: Store, given: str | None, profile: str | None) -> SweepDirectory:
+    """A sweep that was submitted to the store, by its name there, by file, or the newest."""
+    known = store.sweeps()
+    if given is None:
+        if not known:
+            raise InvalidInput(f"the store {store.root} holds no sweep yet. Start one with `ablatrix run SWEEP`.")
+        return max(known, key=lambda sweep: (sweep.path / "plan.json").stat().st_mtime)
+    suffix = f"@{profile}" if profile and profile != PAPER else ""
+    names = {sweep.name: sweep for sweep in known}
+    if f"{given}{suffix}" in names:
+        return names[f"{given}{suffix}"]
+    try:
+        name = load_spec(given).file.sweep + suffix
+    except SweepFileError:
+        raise
+    except InvalidInput:
+        shown = ", ".join(names) or "none"
+        raise InvalidInput(f"the store {store.root} holds no sweep {given + suffix!r}. It holds: {shown}.") from None
+    if name not in names:
+        raise InvalidInput(f"the sweep {name!r} was never run in the store {store.root}. Start it with `ablatrix run {given}`.")
+    return names[name]

@@ -1,0 +1,178 @@
+"""`ablatrix run`: submit, run what is missing, mirror, report."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from rich.live import Live
+
+from ablatrix import board
+from ablatrix.cli import output
+from ablatrix.errors import Interrupted, Refused, TrialsMissing, Unreachable
+from ablatrix.lease import Held, lease
+from ablatrix.plan import Plan
+from ablatrix.runner import Runner
+from ablatrix.store import Store, SweepDirectory
+
+REFRESH_S = 0.5
+REPORT_S = 30.0
+MIRROR_S = 3.0
+
+
+def run(plan: Plan, store: Store, tracking_uri: str | None, cpus: int | None) -> None:
+    """Run what the store lacks; raises TrialsMissing, Interrupted or Unreachable at the end of what could be done."""
+    from ablatrix.tracking import Mirror
+    from ablatrix.tracking import tracking_uri as chosen_uri
+
+    sweep = store.sweep(plan.name)
+    uri = chosen_uri(tracking_uri, store)
+    mirror = Mirror(store, sweep.name, uri)
+    try:
+        with lease(sweep.path / "lock"):
+            missing = submit(plan, store, sweep)
+            runner = Runner(store, sweep, plan.resources, cpus or len(os.sched_getaffinity(0)))
+            with _mirrored(mirror), _interruptible(runner) as interrupted:
+                if missing:
+                    runner.start(missing)
+                _follow(store, sweep, runner, mirror)
+            _conclude(store, sweep, runner, interrupted, mirror)
+    except Held:
+        raise Refused(
+            f"the sweep {sweep.name!r} is already running in this store. Follow it with `ablatrix status {sweep.name} --watch`."
+        ) from None
+
+
+def submit(plan: Plan, store: Store, sweep: SweepDirectory) -> list[str]:
+    """Write the sweep file, the plan and the trials' recipes; returns the ids of the trials that are not finished."""
+    commit, dirty = source_version()
+    command = shlex.join(["ablatrix", *sys.argv[1:]])
+    sweep.submit(plan.spec.document.text, plan.as_mapping() | {"commit": commit, "dirty": dirty, "command": command})
+    wanted = {trial.id: trial for trial in plan.trials}
+    for trial in wanted.values():
+        store.trial(trial.id).create(trial.record())
+    missing = [trial for trial in wanted if store.trial(trial).result() is None]
+    done = len(wanted) - len(missing)
+    output.notes().print(f"{sweep.name}: {len(missing)} trials to run, {done} in the store {store.root}")
+    return missing
+
+
+def source_version() -> tuple[str | None, bool | None]:
+    """The commit of the code that runs, and whether its tree was changed since; (None, None) outside a checkout."""
+    place = Path(__file__).parent
+    try:
+        found = subprocess.run(["git", "-C", place, "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10, check=True)
+        changed = subprocess.run(["git", "-C", place, "status", "--porcelain"], capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None, None
+    return found.stdout.strip(), bool(changed.stdout.strip())
+
+
+@contextmanager
+def _mirrored(mirror: Any) -> Iterator[None]:
+    """MLflow is written in a thread of its own, so that a slow or absent server delays nothing."""
+    stop = threading.Event()
+    thread = threading.Thread(target=mirror.run_until, args=(stop, MIRROR_S), name="mirror", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+
+
+@contextmanager
+def _interruptible(runner: Runner) -> Iterator[threading.Event]:
+    """First Ctrl-C: every trial saves and stops. Second: now."""
+    asked = threading.Event()
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        if asked.is_set():
+            raise KeyboardInterrupt
+        asked.set()
+        runner.stop()
+        output.notes().print("Stopping: running trials save their checkpoints. Press Ctrl-C again to stop at once.")
+
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield asked
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _follow(store: Store, sweep: SweepDirectory, runner: Runner, mirror: Any) -> None:
+    """Show progress until the runner is done, and keep the report fresh."""
+    console = output.notes()
+    next_report = time.monotonic()
+    if console.is_terminal:
+        with Live(console=console, refresh_per_second=4) as live:
+            while True:
+                live.update(board.render(board.read_board(store, sweep)))
+                if not runner.running:
+                    break
+                next_report = _keep_report(store, sweep, mirror, next_report)
+                time.sleep(REFRESH_S)
+    else:
+        told: dict[str, str] = {}
+        while True:
+            _tell_changes(store, sweep, told)
+            if not runner.running:
+                break
+            next_report = _keep_report(store, sweep, mirror, next_report)
+            time.sleep(REFRESH_S)
+    runner.join()
+    _keep_report(store, sweep, mirror, 0.0)
+
+
+def _keep_report(store: Store, sweep: SweepDirectory, mirror: Any, due: float) -> float:
+    from ablatrix_reports.write import read_report, write_report
+
+    if time.monotonic() < due:
+        return due
+    write_report(store, sweep.name)
+    mirror.cell_means({cell.id: cell.mean for cell in read_report(store, sweep.name).cells if cell.mean is not None})
+    return time.monotonic() + REPORT_S
+
+
+def _tell_changes(store: Store, sweep: SweepDirectory, told: dict[str, str]) -> None:
+    """One line for each trial that changed its state, or finished an epoch."""
+    for cell in board.read_board(store, sweep).cells:
+        for trial in cell.trials:
+            line = f"{cell.label}, seed {trial.seed}: {trial.state}" + (f" epoch {trial.epoch}/{trial.epochs}" if trial.epochs else "")
+            if trial.state != "waiting" and told.get(cell.cell + trial.trial) != line:
+                told[cell.cell + trial.trial] = line
+                output.notes().print(f"{line} ({trial.seconds:.0f} s)", style="red" if trial.state == "failed" else None)
+
+
+def _conclude(store: Store, sweep: SweepDirectory, runner: Runner, interrupted: threading.Event, mirror: Any) -> None:
+    """The table, the failures, and where to go on; then the exit code as an exception."""
+    from ablatrix_reports.terminal import render_terminal
+    from ablatrix_reports.write import read_report
+
+    output.data().print(render_terminal(read_report(store, sweep.name)))
+    notes = output.notes()
+    now = board.read_board(store, sweep)
+    for line in board.digest(store, now):
+        notes.print(line, style="red")
+    if mirror.last_error:
+        notes.print(f"MLflow is behind: {mirror.last_error} Nothing is lost; `ablatrix sync` catches up.", style="yellow")
+    notes.print(f"Report:  {sweep.report / 'report.html'}")
+    notes.print(f"MLflow:  ablatrix ui {sweep.name}" + ("" if Store.at(None).root == store.root else f" --store {store.root}"))
+    if runner.error:
+        raise runner.error if isinstance(runner.error, Unreachable) else Unreachable(f"Ray ended: {runner.error}") from runner.error
+    missing = sum(count for state, count in now.counts().items() if state != "finished")
+    if interrupted.is_set():
+        raise Interrupted(f"stopped with {missing} trials unfinished; their checkpoints are saved. The same command goes on.")
+    if missing:
+        raise TrialsMissing(f"{missing} trials are not finished. The same command runs them again.")

@@ -1,0 +1,129 @@
+"""Means and paired intervals, against scipy, by hand, and where they degenerate."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+
+from ablatrix_reports.statistics import Difference, mean_interval, paired_difference, summarise, t_quantile
+
+accuracies = st.floats(0, 100).map(lambda x: round(x, 3))
+
+
+def test_the_spread_is_the_sample_standard_deviation_by_hand():
+    summary = summarise([70.0, 71.0, 73.0])
+
+    assert summary.mean == pytest.approx(71.3333333333, abs=1e-9)
+    assert summary.std == pytest.approx(math.sqrt((16 + 1 + 25) / 9 / 2), rel=1e-12)
+    assert summary.n == 3
+
+
+@given(st.lists(accuracies, min_size=2, max_size=12))
+def test_mean_and_spread_agree_with_numpy(values: list[float]):
+    summary = summarise(values)
+
+    assert summary.mean == pytest.approx(np.mean(values), rel=1e-12, abs=1e-12)
+    assert summary.std == pytest.approx(np.std(values, ddof=1), rel=1e-9, abs=1e-12)
+
+
+def test_a_large_offset_costs_the_spread_nothing():
+    near, far = summarise([0.0, 1.0, 2.0]), summarise([1e12, 1e12 + 1, 1e12 + 2])
+
+    assert far.std == near.std == 1.0
+
+
+@pytest.mark.parametrize("values", [[], [71.3]])
+def test_below_two_values_there_is_neither_spread_nor_interval(values: list[float]):
+    summary = summarise(values)
+
+    assert summary.mean == (values[0] if values else None)
+    assert summary.std is None
+    assert mean_interval(values) is None
+
+
+def test_equal_values_have_exactly_no_spread_and_exactly_their_mean():
+    summary = summarise([0.1, 0.1, 0.1])
+
+    assert (summary.mean, summary.std) == (0.1, 0.0)
+
+
+@pytest.mark.parametrize(("freedom", "quantile"), [(1, 12.706), (2, 4.303), (4, 2.776), (9, 2.262), (1000, 1.962)])
+def test_the_t_quantiles_are_those_of_printed_tables(freedom: int, quantile: float):
+    assert t_quantile(freedom) == pytest.approx(quantile, abs=5e-4)
+
+
+def test_the_paired_interval_is_that_of_scipy():
+    a, b = [71.2, 70.8, 71.9, 70.1], [69.0, 69.9, 70.2, 69.4]
+
+    found = paired_difference(dict(enumerate(a)), dict(enumerate(b)))
+    expected = stats.ttest_rel(a, b).confidence_interval(0.95)
+
+    assert found is not None
+    assert (found.low, found.high) == pytest.approx((expected.low, expected.high), rel=1e-12)
+    assert found.mean == pytest.approx(np.mean(np.subtract(a, b)), rel=1e-12)
+
+
+@given(st.lists(st.tuples(accuracies, accuracies), min_size=2, max_size=8))
+def test_the_interval_contains_zero_exactly_where_the_t_test_cannot_tell(pairs: list[tuple[float, float]]):
+    a, b = (np.array(side) for side in zip(*pairs, strict=True))
+    spread = float(np.std(a - b, ddof=1))
+    if spread < 1e-6:  # both would divide rounding errors
+        return
+
+    found = paired_difference(dict(enumerate(a.tolist())), dict(enumerate(b.tolist())))
+    p = 2 * stats.t.sf(abs(np.mean(a - b)) / (spread / math.sqrt(len(a))), len(a) - 1)
+
+    assert found is not None
+    if abs(p - 0.05) > 1e-9:
+        assert found.contains_zero == (p > 0.05)
+
+
+@given(st.dictionaries(st.integers(0, 9), accuracies, min_size=2), st.dictionaries(st.integers(0, 9), accuracies, min_size=2))
+def test_swapping_the_two_mirrors_the_interval(a: dict[int, float], b: dict[int, float]):
+    one, other = paired_difference(a, b), paired_difference(b, a)
+
+    if one is None or other is None:
+        assert one is other
+    else:
+        assert one.mean == pytest.approx(-other.mean)
+        assert one.n == other.n == len(a.keys() & b.keys())
+        assert one.contains_zero == other.contains_zero
+
+
+def test_what_seeds_share_cancels():
+    base = {0: 60.0, 1: 70.0, 2: 80.0}
+
+    found = paired_difference({s: v + 1 for s, v in base.items()}, base)
+
+    assert found == Difference(1.0, 1.0, 1.0, 3)
+    assert not Difference(1.0, 1.0, 1.0, 3).contains_zero
+
+
+def test_only_common_seeds_are_paired():
+    found = paired_difference({0: 71.0, 1: 73.0, 5: 99.0}, {0: 70.0, 1: 70.0, 7: 1.0})
+
+    assert found is not None
+    assert (found.mean, found.n) == (2.0, 2)
+
+
+def test_one_common_seed_gives_a_difference_without_an_interval():
+    found = paired_difference({0: 71.0, 1: 73.0}, {0: 70.0})
+
+    assert found == Difference(1.0, None, None, 1)
+    assert Difference(1.0, None, None, 1).contains_zero is None
+
+
+def test_without_a_common_seed_there_is_no_difference():
+    assert paired_difference({0: 71.0}, {1: 70.0}) is None
+
+
+def test_equal_cells_cannot_be_told_apart():
+    found = paired_difference({0: 71.0, 1: 72.0}, {0: 71.0, 1: 72.0})
+
+    assert found == Difference(0.0, 0.0, 0.0, 2)
+    assert Difference(0.0, 0.0, 0.0, 2).contains_zero
