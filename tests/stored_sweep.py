@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from ablatrix.records import Report, Result, Status, TrialRecipe, encode_report
 from ablatrix.store import Store, TrialDirectory
 
+SWEEP = "grid-sweep"
 START = 1_732_273_000.0
 METRIC = {"name": "knn.top1", "goal": "max", "take": "last"}
+RECIPE = {"mask": {"grid": 2, "kind": "random"}, "mixing": None, "sizes": [32, 64]}
 
 
 def trial_id(number: int) -> str:
     return f"{number:016x}"
 
 
-def plan(grids: Iterable[str] = ("2", "4"), seeds: Iterable[int] = (0, 1), sweep: str = "grid-sweep", **changes: Any) -> dict[str, Any]:
-    seeds = list(seeds)
+def plan(grids: Iterable[str] = ("2", "4"), seeds: Iterable[int] = (0, 1), sweep: str = SWEEP, **changes: Any) -> dict[str, Any]:
+    """Trials are numbered cell by cell, seed by seed."""
+    grids, seeds = list(grids), list(seeds)
     numbers = iter(range(10_000))
     cells = [
         {
@@ -29,25 +32,26 @@ def plan(grids: Iterable[str] = ("2", "4"), seeds: Iterable[int] = (0, 1), sweep
         for grid in grids
     ]  # fmt: skip
     return {
-        "schema": 1, "sweep": sweep, "profile": None, "title": "Mask grid", "question": "How fine?", "file": "grid.yaml", "commit": "abc1234",
-        "dirty": False, "command": "ablatrix run grid.yaml", "metric": METRIC, "axes": [{"name": "grid", "keys": ["mask.grid"], "levels": list(grids)}],
-        "table": {"rows": ["grid"], "columns": [], "baseline": None, "published": None}, "seeds": seeds, "cells": cells, **changes,
+        "schema": 1, "sweep": sweep, "profile": None, "title": "Mask grid", "question": "How fine?", "file": "grid.yaml",
+        "commit": "abc1234", "dirty": False, "command": "ablatrix run grid.yaml", "metric": METRIC,
+        "axes": [{"name": "grid", "keys": ["mask.grid"], "levels": grids}],
+        "table": {"rows": ["grid"], "columns": [], "baseline": None, "published": None},
+        "seeds": seeds, "cells": cells, **changes,
     }  # fmt: skip
 
 
-def submit(root: Path, name: str = "grid-sweep", **changes: Any) -> Store:
+def submit(root: Path, name: str = SWEEP, **changes: Any) -> Store:
     store = Store(root)
     store.sweep(name).submit(f"sweep: {name}\n", plan(**changes))
     return store
 
 
-def begin(store: Store, number: int, seed: int = 0, attempt: int = 1, recipe: Mapping[str, Any] | None = None) -> TrialDirectory:
-    """The trial is running, at its first epoch."""
+def begin(store: Store, number: int, seed: int = 0, attempt: int = 1) -> TrialDirectory:
+    """The trial is running, and has reported nothing yet."""
     trial = store.trial(trial_id(number))
-    trial.create(
-        TrialRecipe(trial.id, seed, "data-1", dict(recipe or {"mask": {"grid": 2, "kind": "random"}, "mixing": None, "sizes": [32, 64]}))
-    )
-    trial.write_status(Status(trial.id, "running", attempt, "node-1", 7, 1, START + number, START + number))
+    trial.create(TrialRecipe(trial.id, seed, "data-1", RECIPE))
+    began = START + number
+    trial.write_status(Status(trial.id, "running", attempt, "node-1", 7, 1, started=began, updated=began))
     return trial
 
 

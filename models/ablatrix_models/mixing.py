@@ -90,7 +90,7 @@ def draw_unmix(mixing: Mixing, size: int, draws: Draws) -> tuple[float, Box | No
 
 def unmix(images: Tensor, share: float, box: Box | None, *, switch: bool = True) -> Mixture:
     """Mixup with weight `share` on the own image, or the reversed batch pasted into `box` (Shen et al. 2022; methods 2.4)."""
-    partners = _reverse(images).to(images.device)
+    partners = _reverse(images)
     reversed_images = _take_rows(images, partners)
     if box is None:
         mixed = share * images + (1.0 - share) * reversed_images
@@ -108,7 +108,7 @@ def erase(images: Tensor, cells: Tensor, fill: Tensor | float) -> Mixture:
 
 
 def _mixture(mixed: Tensor, own: Tensor, restore: Tensor, switch: bool) -> Mixture:
-    return Mixture(images=mixed, own=own, other=(1.0 - own)[restore] if switch else None, restore=restore)
+    return Mixture(images=mixed, own=own, other=(1.0 - own).index_select(0, restore) if switch else None, restore=restore)
 
 
 def _take_rows(images: Tensor, rows: Tensor) -> Tensor:

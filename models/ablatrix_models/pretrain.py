@@ -160,6 +160,8 @@ def train_and_evaluate(
     recipe: Recipe, seed: int, train: ImageSet, test: ImageSet, session: Session, device: torch.device
 ) -> dict[str, float]:
     """One whole trial: pretrain, then every protocol of the recipe. Returns the final metrics, in percent."""
-    method = Pretraining(recipe, seed, train, session, device).run(test)
-    method.eval()
-    return evaluate(recipe, method, train, test, seed=seed, device=device)
+    pretraining = Pretraining(recipe, seed, train, session, device)
+    method = pretraining.run(test)
+    metrics = evaluate(recipe, method, train, test, seed=seed, device=device)
+    session.report(recipe.schedule.epochs, pretraining.step, metrics)
+    return metrics

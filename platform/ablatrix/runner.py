@@ -27,6 +27,7 @@ from ablatrix.store import Store, SweepDirectory
 from ablatrix.trial import Order, run
 
 MAX_FITS = 5
+OBJECT_STORE_BYTES = 100 * 2**20  # trials pass nothing through it
 PRELOADED = ("torch", "ablatrix_models.pretrain", "ablatrix_models.data.load", "ablatrix.trial")
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,14 +12,14 @@ import scipy.ndimage
 import scipy.stats
 import torch
 
-from ablatrix_models.blockwise import blockwise_cells, blockwise_lanes
+from ablatrix_models.blockwise import blockwise_cells
 from ablatrix_models.draws import draws_from
 from ablatrix_models.masks import sample_cells
 from ablatrix_models.recipe.mask import Mask
 from golden import load_golden
 
 MASKS, LABELLED = 10_000, 2_000
-# 44 cases, some 4,000 comparisons: all of them together pass 4.5 standard errors by chance in 3 of 100 seeds. The seeds are fixed.
+# 28 cases, some 2,500 comparisons: one of them passes 4.5 standard errors by chance in 2 of 100 seeds. The seeds are fixed.
 LARGEST_Z, SMALLEST_P = 4.5, 1e-5
 SETTINGS = [(grid, ratio) for grid in (2, 4, 8, 16) for ratio in (0.25, 0.5, 0.75)]
 
@@ -103,36 +103,27 @@ def assert_same_law(masks: np.ndarray, law: Law) -> None:
     assert np.abs(z).max() < LARGEST_Z, "probability of a cell"
 
 
-def loop(grid: int, target: int, min_block: int) -> np.ndarray:
+def sample_blocked(grid: int, target: int, min_block: int) -> np.ndarray:
     draws = draws_from(torch.Generator().manual_seed(grid * 1000 + target))
     return torch.stack([blockwise_cells(grid, target, min_block, draws) for _ in range(MASKS)]).numpy()
 
 
-def lanes(grid: int, target: int, min_block: int) -> np.ndarray:
-    generator = torch.Generator().manual_seed(grid * 1000 + target)
-    return blockwise_lanes(grid, torch.full((MASKS,), target), min_block, generator).numpy()
-
-
-@pytest.mark.parametrize("sampler", [loop, lanes])
 @pytest.mark.parametrize(("grid", "ratio"), SETTINGS)
-def test_blocked_masks_follow_the_released_law(grid: int, ratio: float, sampler: Callable[[int, int, int], np.ndarray]):
+def test_blocked_masks_follow_the_released_law(grid: int, ratio: float):
     target = int(ratio * grid**2)
     law = golden_law(f"block_grid{grid}_masklam{ratio}_target{target}_minblock4")
 
-    masks = sampler(grid, target, 4)
+    masks = sample_blocked(grid, target, 4)
 
     assert_same_law(masks, law)
 
 
-@pytest.mark.parametrize("sampler", [loop, lanes])
 @pytest.mark.parametrize(("grid", "ratio"), [(2, 0.25), (2, 0.5), (2, 0.75), (4, 0.5)])
-def test_blocked_masks_of_single_cells_follow_the_released_algorithm_with_that_minimum(
-    grid: int, ratio: float, sampler: Callable[[int, int, int], np.ndarray]
-):
+def test_blocked_masks_of_single_cells_follow_the_released_algorithm_with_that_minimum(grid: int, ratio: float):
     target = int(ratio * grid**2)
     law = golden_law(f"NOT_OFFICIAL_MINBLOCK_block_grid{grid}_masklam{ratio}_target{target}_minblock1")
 
-    masks = sampler(grid, target, 1)
+    masks = sample_blocked(grid, target, 1)
 
     assert_same_law(masks, law)
 

@@ -110,11 +110,8 @@ def test_asking_for_no_masks_is_an_error():
         sample_cells(Mask(), 0, seeded())
 
 
-@pytest.mark.parametrize("size", [32, 64, 224])
-@pytest.mark.parametrize("grid", [2, 3, 4, 5, 7, 8, 14, 16, 32, 48])
+@pytest.mark.parametrize(("grid", "size"), [(g, s) for g in (2, 3, 4, 5, 7, 8, 14, 16, 32, 48) for s in (32, 64, 224) if g <= s])
 def test_pixel_p_shows_cell_floor_p_grid_over_size(grid: int, size: int):
-    if grid > size:
-        pytest.skip("a cell would be smaller than a pixel")
     cells = torch.arange(2 * grid**2).reshape(2, grid, grid)
 
     pixels = upsample(cells, size)

@@ -12,26 +12,10 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from ablatrix_models.masks import sample_cells, upsample
-from ablatrix_models.mixing import Box, Mixture, draw_unmix, erase, mixmask, sample_mixtures, unmix
+from ablatrix_models.mixing import Box, Mixture, erase, mixmask, sample_mixtures, unmix
 from ablatrix_models.recipe.mask import Mask
 from ablatrix_models.recipe.mixing import Mixing
 from golden import load_golden
-
-
-class ReleasedStream:
-    """numpy's legacy stream behind the names that the samplers call."""
-
-    def __init__(self, seed: int) -> None:
-        self.stream = np.random.RandomState(seed)
-
-    def uniform(self, a: float, b: float, /) -> float:
-        return a + (b - a) * self.stream.rand()
-
-    def betavariate(self, alpha: float, beta: float, /) -> float:
-        return self.stream.beta(alpha, beta)
-
-    def randint(self, a: int, b: int, /) -> int:
-        return int(self.stream.randint(a, b + 1))
 
 
 def seeded(seed: int = 0) -> torch.Generator:
@@ -50,9 +34,6 @@ def reversed_rows(batch: int) -> Tensor:
 def share_of(images: Tensor, value: Tensor) -> list[float]:
     """For each row, the share of pixels that hold that row's `value`."""
     return (images == value[:, None, None, None]).double().mean((1, 2, 3)).tolist()
-
-
-# Golden vectors
 
 
 @pytest.mark.parametrize(("case", "size"), [("grid8_32px", 32), ("grid4_16px", 16)])
@@ -79,42 +60,6 @@ class TestReleasedMixMask:
         np.testing.assert_array_equal(mixture.images, golden["mixed_permuted"])
         np.testing.assert_array_equal(mixture.restore, golden["inverse_permutation_argsort"])
         np.testing.assert_array_equal(mixture.images[mixture.restore], golden["mixed_permuted_rows_reindexed_by_inverse"])
-
-
-def test_unmix_draws_the_released_boxes_in_the_released_order():
-    rows = load_golden("unmix_rand_bbox_by_seed")["rows_f64"]
-
-    drawn = [draw_unmix(Mixing(unmix_probability=0.0), int(row[1]), ReleasedStream(int(row[0]))) for row in rows]
-
-    assert [box for _, box in drawn] == [Box(*map(int, row[5:9])) for row in rows]
-    np.testing.assert_allclose([share for share, _ in drawn], rows[:, 9], rtol=0, atol=1e-12)
-
-
-def test_unmix_draws_the_released_lambda_where_mixup_is_certain():
-    rows = load_golden("unmix_rand_bbox_by_seed")["rows_f64"]
-
-    drawn = [draw_unmix(Mixing(unmix_probability=1.0), int(row[1]), ReleasedStream(int(row[0]))) for row in rows]
-
-    assert {box for _, box in drawn} == {None}
-    np.testing.assert_array_equal([share for share, _ in drawn], rows[:, 4])
-
-
-@pytest.mark.parametrize("seed", range(40))
-def test_unmix_mixes_the_released_images(seed: int):
-    golden = load_golden("unmix_image_mixing_prob0.5_beta1")
-    case = {key.removeprefix(f"seed{seed:02}__"): value for key, value in golden.items() if key.startswith(f"seed{seed:02}__")}
-    images = torch.from_numpy(golden["images_B3HW"])
-
-    share, box = draw_unmix(Mixing(), images.shape[-1], ReleasedStream(seed))
-    mixture = unmix(images, share, box)
-
-    assert (box is None) == (case["kind"] == "mixup")
-    assert share == pytest.approx(float(case["loss_lambda"]), abs=1e-12)
-    np.testing.assert_allclose(mixture.own, np.full(4, case["loss_lambda"]), rtol=1e-6)
-    if box is not None:
-        assert box == Box(*map(int, case["bbx1_bby1_bbx2_bby2"]))
-    if "mixed_images" in case:
-        np.testing.assert_allclose(mixture.images, case["mixed_images"], rtol=1e-5, atol=1e-6)
 
 
 def contrast(queries: Tensor, keys: Tensor, queue: Tensor, temperature: float) -> Tensor:
@@ -147,9 +92,6 @@ def test_the_weights_give_the_released_loss_and_gradient(case: str, temperature:
     torch.testing.assert_close(total, golden["total_f64"], rtol=1e-6, atol=1e-6)
     assert raw.grad is not None
     torch.testing.assert_close(raw.grad, golden["grad_mixed_q"], rtol=1e-5, atol=1e-6)
-
-
-# A literal transcription, and gradients
 
 
 @given(batch=st.integers(1, 5), seed=st.integers(0, 2**32 - 1), per_image=st.booleans())
@@ -192,9 +134,6 @@ def test_gradients_reach_the_images(mix):
     images = torch.randn(3, 1, 4, 4, generator=seeded(), dtype=torch.float64, requires_grad=True)
 
     assert torch.autograd.gradcheck(mix, images)
-
-
-# What must hold for every mixture
 
 
 @given(batch=st.integers(1, 7), grid=st.integers(2, 8), seed=st.integers(0, 2**32 - 1), per_image=st.booleans(), reverse=st.booleans())
@@ -291,15 +230,6 @@ class TestEveryMixture:
         assert torch.equal(images, kept)
 
 
-def test_mixup_weighs_the_own_image_by_lambda():
-    (mixture,) = sample_mixtures(numbered(4), Mixing(kind="unmix", unmix_probability=1.0), Mask(), seeded())
-
-    share = float(mixture.own[0])
-    assert mixture.images[:, 0, 0, 0].tolist() == pytest.approx([share * i + (1 - share) * (5 - i) for i in range(1, 5)], rel=1e-6)
-    assert mixture.other is not None
-    assert mixture.other.tolist() == pytest.approx([1 - share] * 4, rel=1e-6)
-
-
 def test_one_mask_serves_the_whole_step_and_one_each_serves_every_image():
     images = numbered(6)
     own = lambda mixture: mixture.images[:, 0] == images[:, 0]  # noqa: E731 -- a formula
@@ -391,32 +321,6 @@ class TestErase:
         assert torch.equal(steps[0], sample_mixtures(numbered(2), mixing, mask, seeded(5))[0].images)
         noise = torch.cat([step[step != numbered(2)] for step in steps])
         assert len(torch.unique(noise)) > 0.99 * len(noise)
-
-
-def test_unmix_chooses_mixup_with_its_probability_and_cutmix_raises_lambda_by_a_fifth():
-    stream = ReleasedStream(0)
-
-    drawn = [draw_unmix(Mixing(unmix_probability=0.3), 32, stream) for _ in range(20_000)]
-
-    mixup = [share for share, box in drawn if box is None]
-    cutmix = [share for share, box in drawn if box is not None]
-    assert len(mixup) / len(drawn) == pytest.approx(0.3, abs=0.015)
-    assert np.mean(mixup) == pytest.approx(0.5, abs=0.02)
-    assert np.mean(cutmix) == pytest.approx(0.7, abs=0.02)
-
-
-@given(size=st.integers(1, 64), seed=st.integers(0, 2**32 - 1), beta=st.floats(0.05, 20.0))
-@settings(max_examples=60, deadline=None)
-def test_a_box_lies_inside_the_image_and_lambda_is_what_it_leaves(size: int, seed: int, beta: float):
-    share, box = draw_unmix(Mixing(unmix_probability=0.0, unmix_beta=beta), size, ReleasedStream(seed))
-
-    assert box is not None
-    assert 0 <= box.top <= box.bottom <= size
-    assert 0 <= box.left <= box.right <= size
-    assert share == pytest.approx(1 - (box.bottom - box.top) * (box.right - box.left) / size**2, abs=1e-12)
-
-
-# Places, types and errors
 
 
 @pytest.mark.parametrize("kind", ["mixmask", "unmix", "both", "erase"])

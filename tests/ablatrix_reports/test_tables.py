@@ -144,6 +144,18 @@ def test_a_cell_with_fewer_seeds_than_planned_is_never_the_best(new_study):
     assert (cells["grid=2"].n, cells["grid=2"].planned, cells["grid=2"].state) == (2, 3, "waiting")
 
 
+def test_equal_to_the_best_is_not_best_while_seeds_are_missing(new_study):
+    study = new_study(GRID)
+    study.finish("grid=2", 61.0, 61.0)
+    study.finish("grid=4", 60.0, 61.0, 62.0)
+    study.finish("grid=8", 50.0, 51.0, 52.0)
+
+    cells = by_id(read_report(study.submit(), "masks"))
+
+    assert [c.best for c in cells.values()] == [False, True, False]
+    assert cells["grid=2"].tied
+
+
 def test_a_lonely_cell_is_no_best(new_study):
     study = new_study(GRID)
     study.finish("grid=2", 60.0, 61.0, 62.0)

@@ -53,8 +53,12 @@ def check(sweep: SweepArgument, pairs: SetOption = [], as_json: JsonOption = Fal
 
 @app.command("plan")
 def plan_(
-    sweep: SweepArgument, profile: ProfileOption = None, store: StoreOption = None, pairs: SetOption = [], as_json: JsonOption = False
-) -> None:  # noqa: B006
+    sweep: SweepArgument,
+    profile: ProfileOption = None,
+    store: StoreOption = None,
+    pairs: SetOption = [],  # noqa: B006
+    as_json: JsonOption = False,
+) -> None:
     """List the sweep's trials: to run, in the store, excluded and why."""
     from ablatrix.cli import planned
 

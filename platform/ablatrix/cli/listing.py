@@ -10,7 +10,7 @@ from rich.table import Table
 from ablatrix import board, shipped
 from ablatrix.cli import output
 from ablatrix.errors import AblatrixError, InvalidInput
-from ablatrix.store import Store, TrialDirectory
+from ablatrix.store import Store, SweepDirectory, TrialDirectory
 
 
 def show(store: Store, as_json: bool) -> None:
@@ -27,7 +27,7 @@ def show(store: Store, as_json: bool) -> None:
         output.notes().print(f"The store {store.root} holds no sweep yet.")
 
 
-def _stored(store: Store, sweep: Any) -> dict[str, Any]:
+def _stored(store: Store, sweep: SweepDirectory) -> dict[str, Any]:
     try:
         seen = board.read_board(store, sweep)
     except (AblatrixError, ValueError, KeyError) as error:
@@ -83,10 +83,9 @@ def show_trial(store: Store, given: str, as_json: bool) -> None:
     table.add_row("seed", str(asked.seed))
     table.add_row("data", asked.data)
     if status:
-        table.add_row(
-            "state",
-            f"{'finished' if result else status.state}, attempt {status.attempt}, epoch {status.epoch}/{status.epochs}, {status.seconds:.1f} s",
-        )
+        state = "finished" if result else status.state
+        progress = f"epoch {status.epoch}/{status.epochs}, {status.seconds:.1f} s"
+        table.add_row("state", f"{state}, attempt {status.attempt}, {progress}")
         table.add_row("where", f"{status.host}, {status.threads} threads")
     if status and status.state == "failed":
         table.add_row("cause", f"{status.cause}: {status.message}")
@@ -96,6 +95,10 @@ def show_trial(store: Store, given: str, as_json: bool) -> None:
     for key, value in _flat(asked.recipe):
         table.add_row(key, str(value), style="dim")
     output.data().print(table)
+
+
+def _trials_of(sweep: SweepDirectory) -> set[str]:
+    return {trial["trial"] for cell in sweep.plan()["cells"] for trial in cell["trials"]}
 
 
 def _flat(recipe: dict[str, Any]) -> list[tuple[str, Any]]:

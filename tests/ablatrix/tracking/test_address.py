@@ -20,14 +20,6 @@ from stored_sweep import finish, submit
 pytestmark = pytest.mark.filterwarnings("ignore:The ..noload.. loader strategy is deprecated:DeprecationWarning")
 
 
-@pytest.fixture(autouse=True)
-def own_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in [*os.environ]:
-        if name.startswith("MLFLOW_"):
-            monkeypatch.delenv(name)
-    monkeypatch.setattr(os, "environ", os.environ.copy())
-
-
 def free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         return listener.getsockname()[1]
@@ -127,7 +119,7 @@ def test_a_dead_server_is_unreachable_in_one_sentence_without_its_password(tmp_p
 def test_a_dead_database_server_is_unreachable_at_once(tmp_path):
     address = parse(f"postgresql://ada:s3cret@127.0.0.1:{free_port()}/mlflow")
 
-    with pytest.raises(Unreachable, match="no database answers at 127.0.0.1") as raised:
+    with pytest.raises(Unreachable, match=r"no database answers at 127\.0\.0\.1") as raised:
         connect(address)
 
     assert "s3cret" not in str(raised.value)
@@ -162,9 +154,7 @@ def test_requests_are_not_retried_unless_the_user_wants_it(tmp_path):
 
 
 def test_importing_tracking_imports_no_mlflow():
-    code = (
-        "import sys, ablatrix.tracking, ablatrix.comparison; print([m for m in ('mlflow', 'torch', 'ray', 'pandas') if m in sys.modules])"
-    )
+    code = "import sys, ablatrix.tracking; print([m for m in ('mlflow', 'torch', 'ray', 'pandas') if m in sys.modules])"
 
     printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=Path(__file__).parent).stdout
 

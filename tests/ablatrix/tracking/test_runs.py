@@ -6,6 +6,7 @@ import json
 import re
 from collections import Counter
 from pathlib import Path
+from posixpath import normpath
 
 import pytest
 from hypothesis import given
@@ -89,7 +90,7 @@ def test_a_result_beside_a_status_that_still_runs_is_finished(tmp_path):
     trial = begin(Store(tmp_path), 0)
     report(trial, [1])
     end(trial)
-    trial.write_status(begin(Store(tmp_path), 0).status())  # the moment between the two writes
+    begin(Store(tmp_path), 0)  # the status as it was between the two writes
 
     run = read_trial(trial, PLANNED)
 
@@ -122,7 +123,8 @@ def test_a_recipe_becomes_dotted_names_and_texts():
     texts = dict(flat(recipe))
 
     assert texts == {
-        "mask.grid": "2", "mask.kind": "random", "mask.extra": "{}", "sizes": "[32, 64]", "mixing": "null", "lr": "0.05", "ema": "true", "name": "1",
+        "mask.grid": "2", "mask.kind": "random", "mask.extra": "{}", "sizes": "[32, 64]", "mixing": "null",
+        "lr": "0.05", "ema": "true", "name": "1",
     }  # fmt: skip
 
 
@@ -131,8 +133,6 @@ def test_every_name_becomes_one_that_mlflow_takes(name):
     key = key_of(name)
 
     assert re.fullmatch(r"[/\w.\- ]{1,250}", key)
-    from posixpath import normpath
-
     assert normpath(key) == key
     assert key != "."
     assert not key.startswith(("..", "/"))

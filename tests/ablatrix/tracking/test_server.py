@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -19,15 +20,14 @@ from ablatrix.errors import InvalidInput, Refused, Unreachable
 from ablatrix.records import encode
 from ablatrix.store import Store
 from ablatrix.tracking import server
-from ablatrix.tracking.address import parse
-from ablatrix.tracking.client import connect
-from stored_sweep import begin, end, finish, report, submit
+from stored_sweep import SWEEP, begin, end, finish, report, submit
+from tracked_runs import epochs, runs_of
 
 pytestmark = pytest.mark.filterwarnings("ignore:The ..noload.. loader strategy is deprecated:DeprecationWarning")
-SWEEP = "grid-sweep"
 MIRROR = """
 import sys
 from pathlib import Path
+from typing import Any
 from ablatrix import tracking
 from ablatrix.store import Store
 store = Store(Path(sys.argv[1]))
@@ -36,25 +36,11 @@ print(progress.mirrored, progress.problems)
 """
 
 
-@pytest.fixture(autouse=True)
-def own_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in [name for name in os.environ if name.startswith("MLFLOW_")]:
-        monkeypatch.delenv(name)
-    monkeypatch.setattr(os, "environ", dict(os.environ))
-
-
 @pytest.fixture
 def store(tmp_path: Path):
     store = submit(tmp_path / "runs")
     yield store
     tracking.stop_server(store)
-
-
-def epochs_in(uri: str, name: str) -> list[int]:
-    client = connect(parse(uri))
-    experiment = client.get_experiment_by_name(SWEEP)
-    (run,) = client.search_runs([experiment.experiment_id], f"attributes.run_name = '{name}'")
-    return [m.step for m in client.get_metric_history(run.info.run_id, "knn.top1")]
 
 
 def wait_for(condition, seconds: float = 60.0) -> None:
@@ -65,7 +51,7 @@ def wait_for(condition, seconds: float = 60.0) -> None:
 
 
 @pytest.mark.slow
-def test_a_server_killed_and_started_again_in_mid_flight_loses_and_doubles_nothing(store):
+def test_a_server_killed_and_started_again_in_mid_flight_loses_and_doubles_nothing(store, capfd):
     database = tracking.tracking_uri(None, store)
     url = tracking.serve(store, database)
     trial = begin(store, 0)
@@ -89,12 +75,14 @@ def test_a_server_killed_and_started_again_in_mid_flight_loses_and_doubles_nothi
         stop.set()
         thread.join(60)
 
+    printed = capfd.readouterr()
+    assert (printed.out, printed.err) == ("", "")
     assert found_again == url
     assert error_while_away is not None
     assert f"MLflow does not answer at {url}" in error_while_away
     assert mirror.last_error is None
-    assert epochs_in(url, "grid=2, seed 0") == [1, 2, 3, 4, 5]
-    assert epochs_in(database, "grid=2, seed 0") == [1, 2, 3, 4, 5]
+    assert epochs(url) == [1, 2, 3, 4, 5]
+    assert epochs(database) == [1, 2, 3, 4, 5]
     links = tracking.sweep_links(store, SWEEP, url, url)
     assert links["runs"].startswith(url)
 
@@ -123,19 +111,14 @@ def test_six_processes_on_one_fresh_database_all_succeed(tmp_path):
         submit(store.root, f"sweep-{number}", sweep=f"sweep-{number}")
     finish(store, 0)
 
-    started = [
-        subprocess.Popen(
-            [sys.executable, "-c", MIRROR, store.root, f"sweep-{n % 3}"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        )
-        for n in range(6)
-    ]
+    commands = [[sys.executable, "-c", MIRROR, str(store.root), f"sweep-{n % 3}"] for n in range(6)]
+    started = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for command in commands]
     answers = [process.communicate(timeout=240) for process in started]
 
     assert [process.returncode for process in started] == [0] * 6, answers
     assert [out.strip() for out, _ in answers] == ["1 ()"] * 6
-    client = connect(parse(tracking.tracking_uri(None, store)))
-    runs = [len(client.search_runs([client.get_experiment_by_name(f"sweep-{n}").experiment_id])) for n in range(3)]
-    assert runs == [2, 2, 2]
+    uri = tracking.tracking_uri(None, store)
+    assert [set(runs_of(uri, f"sweep-{n}")) for n in range(3)] == [{f"sweep-{n}", "grid=2, seed 0"} for n in range(3)]
 
 
 def test_a_server_that_runs_already_needs_none_of_ours(store):
@@ -181,7 +164,7 @@ def test_a_server_that_dies_at_once_is_told_with_its_last_words(store, monkeypat
 
 
 def test_the_password_of_a_database_stays_out_of_the_command_line_and_the_record(store, monkeypatch):
-    seen: dict[str, object] = {}
+    seen: dict[str, Any] = {}
 
     def spawn(program, command, environment, **_):
         seen.update(command=command, environment=environment)

@@ -1,0 +1,35 @@
+# Each target does all of its own set-up: a virtual environment in .venv, installed from pyproject.toml.
+# PYTHON chooses the interpreter (3.11 or newer), STORE the directory of results.
+
+PYTHON ?= python3
+STORE ?= runs
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: quickstart test lint bench clean
+
+quickstart: $(STAMP)  ## train ten small trials on real digits, and print their table
+	$(BIN)/ablatrix run sweeps/quickstart.yaml --store $(STORE)
+
+test: lint  ## lint, types, layers and every test
+	$(BIN)/python -m pytest
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+	$(BIN)/lint-imports
+
+bench: $(STAMP)  ## the speed bars; wants a quiet machine
+	for bench in augment step evaluate; do $(BIN)/python benchmarks/$$bench.py || exit 1; done
+
+clean:
+	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis
+
+$(STAMP): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; name one with PYTHON=..."; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "Installing into $(VENV) (torch and its companions are about 5 GB; minutes, once)"
+	$(BIN)/python -m pip install --quiet --editable ".[dev]"
+	@touch $(STAMP)
