@@ -117,9 +117,9 @@ class Pretraining:
         images = self.train.images[indices].to(self.device)
         b_config = recipe.augment_b or recipe.augment
         a, b = augment.two_views(images, recipe.augment, b_config, data.image_size, data.mean, data.std, self.streams["views"])
-        mixtures = sample_mixtures(a, recipe.mixing, recipe.mask, self.streams["mixing"])
         if recipe.compute.channels_last:
             a, b = (x.contiguous(memory_format=torch.channels_last) for x in (a, b))
+        mixtures = sample_mixtures(a, recipe.mixing, recipe.mask, self.streams["mixing"])
         with torch.autocast(self.device.type, torch.bfloat16, enabled=recipe.compute.precision == "bf16"):
             return self.method.loss(a, b, mixtures, self.streams["method"])[0]
 

@@ -15,6 +15,7 @@ from ablatrix_reports.plan import Metric, Plan, PlannedCell, PlannedTrial, clean
 TrialState = Literal["waiting", "running", "finished", "failed", "stopped"]
 Curve = tuple[tuple[int, float], ...]
 TRAINING_LOSS = "train.loss"
+TRAINING = "train."  # metrics of training itself: reported every epoch, and in no result
 MAX_CURVES = 200  # trials; beyond it no picture of curves is readable, and report.json would grow without use
 MAX_POINTS = 100  # epochs kept of a curve
 _UNREADABLE = (OSError, ValueError, TypeError, KeyError, AttributeError, AblatrixError)
@@ -82,7 +83,8 @@ def _read(directory: TrialDirectory, blank: Trial, metric: Metric, curves: bool)
         return blank
     trial = replace(blank, log=f"trials/{directory.id}/{directory.log.name}" if directory.log.exists() else None)
     trial = _with_status(trial, status) if status else trial
-    reports, problem = _reports(directory) if curves or result is None or metric.take == "best" else ([], None)
+    needed = metric.take == "best" or metric.name.startswith(TRAINING)
+    reports, problem = _reports(directory) if needed or curves or result is None else ([], None)
     trial = replace(trial, last=_last(reports, metric.name), curves=_curves(reports, metric.name) if curves else {})
     if result is None:
         return replace(trial, message=trial.message or problem)
@@ -125,7 +127,7 @@ def _with_result(trial: Trial, result: Result, metric: Metric, reports: list[Rep
         cause=None,
         message=problem,
     )
-    if metric.take == "best" and problem:
+    if problem and (metric.take == "best" or metric.name.startswith(TRAINING)):
         return replace(trial, state="failed", cause="unreadable", message=problem)
     value = _final(metric, metrics, reports)
     if value is None:
@@ -136,6 +138,9 @@ def _with_result(trial: Trial, result: Result, metric: Metric, reports: list[Rep
 
 def _final(metric: Metric, metrics: dict[str, float], reports: list[Report]) -> float | None:
     final = metrics.get(metric.name)
+    if final is None and metric.name.startswith(TRAINING):
+        reported = [r.values[metric.name] for r in reports if metric.name in r.values]
+        final = reported[-1] if reported and math.isfinite(reported[-1]) else None
     if metric.take == "last":
         return final
     values = [v for v in (*_values(reports, metric.name), final) if v is not None]

@@ -103,7 +103,9 @@ def _rules(offset: int, spans: list[int]) -> str:
 
 def _body(report: Report) -> list[str]:
     texts = cell_texts(report)
-    return [line for row in report.rows for line in _row(row, [texts.get((row.key, c.key)) for c in report.columns])]
+    rows = [_row(row, [texts.get((row.key, c.key)) for c in report.columns]) for row in report.rows]
+    gap = [r"    \addlinespace"] if any(len(row) > 1 for row in rows) else []  # else a difference seems to belong to the row below
+    return [line for i, row in enumerate(rows) for line in (*(gap if i else []), *row)]
 
 
 def _row(row: Line, cells: list[CellText | None]) -> list[str]:

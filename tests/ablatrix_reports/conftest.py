@@ -22,7 +22,7 @@ class Study:
 
     def __init__(self, store: Store, axes: Mapping[str, Sequence[str]], *, seeds: Sequence[int] = (0, 1, 2), **plan: Any) -> None:
         self.store, self.seeds = store, list(seeds)
-        metric = {"name": "knn.top1", "goal": plan.pop("goal", "max"), "take": plan.pop("take", "last")}
+        metric = {"name": plan.pop("metric", "knn.top1"), "goal": plan.pop("goal", "max"), "take": plan.pop("take", "last")}
         rows = plan.pop("rows", list(axes))
         columns = plan.pop("columns", [a for a in axes if a not in rows])
         self.plan: dict[str, Any] = {

@@ -73,6 +73,19 @@ def test_a_result_without_a_finite_metric_is_a_failed_measurement(new_study):
     assert "knn.top1" in (found[0].message or "")
 
 
+@pytest.mark.parametrize(("reported", "state", "value"), [((5.0, 3.0), "finished", 3.0), ((5.0, float("nan")), "failed", None)])
+def test_a_metric_of_training_itself_is_final_in_its_last_report(new_study, reported, state: str, value: float | None):
+    study = new_study(GRID, metric="train.loss", goal="min")
+    study.reports("grid=2", 0, *reported, name="train.loss")
+    study.finish("grid=2", 0.0)
+    path = study.directory("grid=2", 0).path / "result.json"
+    path.write_text(path.read_text().replace("train.loss", "knn.top1"))
+
+    trial = collect(study.submit(), "masks", curves=False).trials["grid=2"][0]
+
+    assert (trial.state, trial.value) == (state, value)
+
+
 @pytest.mark.parametrize("name", ["status.json", "result.json"])
 @pytest.mark.parametrize("text", ["", '{"trial": "', "[]", "null", '{"state": "running"}', "\udcff"])
 def test_a_torn_file_fails_its_own_trial_with_a_reason(new_study, name: str, text: str):

@@ -22,6 +22,18 @@ class Mixing:
     erase_fill: Literal["zero", "gaussian"] = value("gaussian", "what fills erased pixels, in normalised space")
     target_side: bool = value(False, "BYOL and SimSiam: the mixture also passes through the target side (Un-Mix read literally)")
 
+    def read(self) -> tuple[str, ...]:
+        """The fields that this kind of mixing depends on, besides `kind`."""
+        mixmask, unmix = ("permutation",), ("unmix_probability", "unmix_beta")
+        common = ("switch", "target_side")
+        by_kind = {
+            "mixmask": mixmask + common,
+            "unmix": unmix + common,
+            "both": mixmask + unmix + common,
+            "erase": ("erase_fill", "target_side"),
+        }
+        return by_kind.get(self.kind, ())
+
     @property
     def masks(self) -> bool:
         """Whether a mask is drawn at all."""

@@ -79,10 +79,11 @@ class Recipe:
         """What changes the result: without places, pace of checkpoints, and parts that this run never reaches."""
         kept = _plain(self, identity_only=True)
         kept["result_version"] = RESULT_VERSION
+        kept["mixing"] = {name: kept["mixing"][name] for name in ("kind", *self.mixing.read())}
         if not self.mixing.masks:
             del kept["mask"]
-        if self.mixing.kind == "none":
-            kept["mixing"] = {"kind": "none"}
+        elif self.mask.kind != "blocked":
+            del kept["mask"]["min_block"]
         if not self.schedule.epochs:
             for part in ("augment", "augment_b", "mask", "mixing", "optimizer"):
                 kept.pop(part, None)
