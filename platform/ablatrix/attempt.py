@@ -11,7 +11,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from ablatrix.records import Report, Status, encode_report, write_atomically
+from ablatrix.errors import DamagedRecord
+from ablatrix.records import Report, Status, decode_report, encode_report, write_atomically
 from ablatrix.store import TrialDirectory
 
 HEARTBEAT_S = 5.0
@@ -23,7 +24,7 @@ class Attempt:
 
     def __init__(self, directory: TrialDirectory, stop_file: Path, threads: int, epochs: int) -> None:
         self.directory, self.stop_file = directory, stop_file
-        before = directory.status()
+        before = _last_status(directory)
         now = time.time()
         self.status = Status(
             trial=directory.id, state="running", attempt=1 + (before.attempt if before else 0), host=socket.gethostname(), pid=os.getpid(),
@@ -59,14 +60,18 @@ class Attempt:
         import torch
 
         state: dict[str, Any] | None = None
+        reports: list[Report] = []
+        self._lines = []
         try:
-            state = torch.load(self._checkpoint_file, map_location="cpu", weights_only=True)
+            loaded = torch.load(self._checkpoint_file, map_location="cpu", weights_only=True)
+            reports = [decode_report(line) for line in loaded["reports"]]
+            self._lines, state = list(loaded.pop("reports")), loaded
         except FileNotFoundError:
             pass
         except Exception as error:  # a damaged file costs the work since the start, not the trial
             print(f"The checkpoint cannot be read ({type(error).__name__}: {error}); starting again from epoch 0.", flush=True)
-        self._lines = list(state.pop("reports")) if state else []
         write_atomically(self.directory.metrics_file, "".join(self._lines))
+        self.write(epoch=reports[-1].epoch if reports else 0)
         return state
 
     def save_checkpoint(self, state: dict[str, Any]) -> None:
@@ -92,6 +97,14 @@ class Attempt:
     @property
     def _checkpoint_file(self) -> Path:
         return self.directory.checkpoint / "state.pt"
+
+
+def _last_status(directory: TrialDirectory) -> Status | None:
+    try:
+        return directory.status()
+    except DamagedRecord as error:  # it only counts attempts and seconds, so it may be lost
+        print(f"{error} Counting attempts anew.", flush=True)
+        return None
 
 
 class Heartbeat:

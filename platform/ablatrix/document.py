@@ -1,12 +1,12 @@
 """A YAML file as plain values that remember their lines. The only importer of a YAML library.
 
 YAML 1.2 is read, so `NO` and `on` are text and `1e-4` is a number. Duplicate keys, tags and merge keys are
-refused with their line, all of them at once.
+refused with their line, all of them at once; so is what would overwhelm a reader: endless nesting, aliases of aliases.
 """
 
 from __future__ import annotations
 
-import datetime
+import unicodedata
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,8 +19,11 @@ from ruamel.yaml.reader import ReaderError
 from ablatrix.errors import FileProblem, InvalidInput, SweepFileError
 
 MAX_BYTES = 4_000_000
+MAX_DEPTH = 40  # of nested keys and lists; a recipe needs 5
+MAX_VALUES = 200_000  # of a file with its aliases written out
+MAX_INTEGER = 2**63
 Place = tuple[str | int, ...]
-_PLAIN = {f"tag:yaml.org,2002:{kind}" for kind in ("str", "int", "float", "bool", "null")}
+_PLAIN = {f"tag:yaml.org,2002:{kind}" for kind in ("str", "int", "float", "bool", "null", "map", "seq")}
 
 
 @dataclass(frozen=True)
@@ -63,12 +66,15 @@ def read(path: Path) -> Document:
 
 
 def read_value(text: str) -> Any:
-    """One value as YAML reads it, for the command line; text that is no YAML stays text."""
+    """One value as YAML reads it, for the command line; text that is no YAML, or refused in a file, stays text."""
+    reader = YAML(typ="safe", pure=True)
     try:
-        value = YAML(typ="safe", pure=True).load(text)
-    except YAMLError:
+        root = reader.compose(text)
+    except (YAMLError, ValueError, RecursionError):
         return text
-    return text if isinstance(value, datetime.date) else value
+    walk = _Walk(reader)
+    value = walk.value(root, ()) if root is not None else None
+    return text if walk.problems else value
 
 
 def _text(path: Path) -> str:
@@ -111,11 +117,20 @@ class _Walk:
         self.lines: dict[Place, int] = {}
         self.problems: list[FileProblem] = []
         self._open: set[int] = set()
+        self._count = 0
 
     def value(self, node: Node, place: Place) -> Any:
         self.lines.setdefault(place, node.start_mark.line + 1)
+        self._count += 1
+        if self._count > MAX_VALUES:
+            return self._refuse_rest(node)
+        if node.tag not in _PLAIN:
+            kind = node.tag.rsplit(":", 1)[-1]
+            return self._refuse(node, f"a value of the YAML type {kind!r} is refused. Use text, numbers, booleans, lists and mappings.")
         if isinstance(node, ScalarNode):
             return self._scalar(node)
+        if sum(1 + str(key).count(".") for key in place) > MAX_DEPTH:
+            return self._refuse(node, f"this is nested more than {MAX_DEPTH} deep. Write it flatter.")
         if id(node) in self._open:
             return self._refuse(node, "an alias that contains itself is refused. Write the values out.")
         self._open.add(id(node))
@@ -150,17 +165,23 @@ class _Walk:
         return values
 
     def _scalar(self, node: ScalarNode) -> Any:
-        if node.tag not in _PLAIN:
-            kind = node.tag.rsplit(":", 1)[-1]
-            return self._refuse(node, f"a value of the YAML type {kind!r} is refused. Use text, numbers, booleans, lists and mappings.")
+        shown = repr(node.value if len(node.value) <= 40 else f"{node.value[:40]}…")
         try:
             value = self.constructor.construct_object(node)
-        except (YAMLError, ValueError, OverflowError) as error:
-            return self._refuse(node, f"{node.value!r} cannot be read as a value: {str(error).splitlines()[0]}.")
-        if isinstance(value, datetime.date | bytes):
-            return self._refuse(node, f"{node.value!r} is read as a date. Put it in quotes.")
+        except (YAMLError, ValueError, OverflowError, LookupError) as error:
+            # A wrong `!!bool` or an empty `!!int` ends in a look-up that fails, with a message that explains nothing.
+            why = "" if isinstance(error, LookupError) or not str(error) else f": {str(error).splitlines()[0]}"
+            return self._refuse(node, f"{shown} cannot be read as a value{why}.")
+        if isinstance(value, int) and abs(value) >= MAX_INTEGER:
+            return self._refuse(node, f"the number {shown} is too large: at most 64 bits are allowed.")
+        if isinstance(value, str) and any(unicodedata.category(c) in ("Cc", "Cs") and c not in "\n\t" for c in value):
+            return self._refuse(node, f"{shown} holds a control character. Take it out.")
         # Plain builtins, so that nothing of the YAML library travels further.
         return next((kind(value) for kind in (bool, int, float, str) if isinstance(value, kind)), None)
+
+    def _refuse_rest(self, node: Node) -> None:
+        if self._count == MAX_VALUES + 1:
+            self._refuse(node, f"the file has more than {MAX_VALUES:,} values, its aliases written out. Use fewer.")
 
     def _refuse(self, node: Node, message: str) -> None:
         self.problems.append(FileProblem(node.start_mark.line + 1, message))

@@ -2,7 +2,8 @@
 
 AblatrixError (1)
 ├── InvalidInput (2)        a file, an option or a name that cannot be used
-│   └── SweepFileError      every problem of a sweep file, each with its line
+│   ├── SweepFileError      every problem of a sweep file, each with its line
+│   └── DamagedRecord       a file of the store that cannot be read; a ValueError too
 ├── TrialsMissing (3)       failed or missing cells
 ├── NotReproduced (4)       a claim or a published number does not hold
 ├── Refused (5)             over budget, unsafe, or already running
@@ -27,6 +28,13 @@ class InvalidInput(AblatrixError):
     """A file, an option or a name that cannot be used."""
 
     exit_code = 2
+
+
+class DamagedRecord(InvalidInput, ValueError):
+    """A file of the store that is there and cannot be read."""
+
+    def __init__(self, path: Path, error: Exception) -> None:
+        super().__init__(f"{path} is damaged ({type(error).__name__}: {error}). Take it away to run the trial again.")
 
 
 class TrialsMissing(AblatrixError):

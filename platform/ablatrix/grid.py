@@ -52,7 +52,10 @@ def label(value: Any) -> str:
         return ", ".join(f"{key}={label(child)}" for key, child in value.items())
     if isinstance(value, list):
         return "[" + ", ".join(label(child) for child in value) + "]"
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    if isinstance(value, float):
+        short = f"{value:g}"
+        return short if float(short) == value else repr(value)
+    return str(value)
 
 
 def axes(spec: Spec, profile: str | None) -> tuple[list[Axis], list[FileProblem]]:

@@ -12,6 +12,7 @@ from ablatrix_models.recipe import Problem, Recipe
 from ablatrix_models.recipe.fields import build
 from ablatrix_models.recipe.overlay import overlay
 
+MAX_PARTS = 16  # of a dotted key
 
 @dataclass(frozen=True)
 class Change:
@@ -40,12 +41,19 @@ def resolve(recipe: Mapping[str, Any], layers: Iterable[Iterable[Change]], fallb
     """
     merged = dict(recipe)
     lines: dict[str, int] = {}
+    deep: list[FileProblem] = []
     for layer in layers:
-        listed = list(layer)
+        listed = []
+        for change in layer:
+            if change.key.count(".") < MAX_PARTS:
+                listed.append(change)
+            else:
+                deep.append(FileProblem(change.line, f"{change.key[:40]}… is not a known key: no recipe goes {MAX_PARTS} deep."))
         merged = overlay(merged, {change.key: change.value for change in listed})
         lines.update({change.key: change.line for change in listed})
     built, problems = build(Recipe, merged)
-    return built, [FileProblem(_line(problem, lines, fallback), f"{problem.key} {problem.message}") for problem in problems]
+    found = [FileProblem(_line(problem, lines, fallback), f"{problem.key or "''"} {problem.message}") for problem in problems]
+    return (None if deep else built), deep + found
 
 
 def _line(problem: Problem, lines: Mapping[str, int], fallback: int) -> int:

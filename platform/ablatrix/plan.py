@@ -169,14 +169,16 @@ class _Cells:
         self.problems: list[FileProblem] = list(self._clashes())
 
     def build(self) -> tuple[list[Cell], list[FileProblem]]:
-        cells = [cell for i, include in enumerate(self.spec.file.include) for cell in self._included(i, include)]
-        cells += [self._cell(levels) for levels in grid.combinations(list(self.plan.axes))]
-        seen: set[str] = set()
-        for cell in cells:
-            if cell.id in seen:
-                self.problems.append(FileProblem(self.spec.document.line(("include",)), f"the cell {cell.id} stands twice in the table."))
-            seen.add(cell.id)
-        return cells, self.problems
+        line = self.spec.document.line
+        listed = [(cell, line(("include", i))) for i, include in enumerate(self.spec.file.include) for cell in self._included(i, include)]
+        listed += [(self._cell(levels), 0) for levels in grid.combinations(list(self.plan.axes))]
+        seen: dict[str, int] = {}
+        for cell, at in listed:
+            # Twice on the grid is a level that stands twice, which its axis tells.
+            if blamed := max(at, seen.get(cell.id, 0)) if cell.id in seen else 0:
+                self.problems.append(FileProblem(blamed, f"the cell {cell.id} stands twice in the table."))
+            seen.setdefault(cell.id, at)
+        return [cell for cell, _ in listed], self.problems
 
     def _cell(self, levels: Mapping[str, Level]) -> Cell:
         labels = {name: level.label for name, level in levels.items()}
@@ -213,7 +215,13 @@ class _Cells:
 
     def _clashes(self) -> Iterator[FileProblem]:
         """A key of an axis set elsewhere would never hold."""
-        owned = {key: axis.name for axis in self.plan.axes for key in axis.keys}
+        owned: dict[str, str] = {}
+        for axis in self.plan.axes:
+            for key in axis.keys:
+                if all(any(change.key == key for change in level.changes) for level in axis.levels) and key in owned:
+                    line = self.spec.document.line(("axes", axis.name))
+                    yield FileProblem(line, f"{key} is set by axis {owned[key]!r} and by axis {axis.name!r} in every cell. Keep one.")
+                owned.setdefault(key, axis.name)
         for change in (*self.profile, *self.overrides):
             if change.key in owned:
                 yield FileProblem(

@@ -123,7 +123,7 @@ def write_atomically(path: Path, text: str | bytes) -> None:
 def read_json(path: Path) -> Mapping[str, Any] | None:
     """The JSON object in `path`, or None where there is none yet."""
     try:
-        raw = json.loads(path.read_text())
+        raw = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
     if not isinstance(raw, dict):

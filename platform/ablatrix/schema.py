@@ -16,7 +16,7 @@ Levels = dict[Word, Scalar | list[Scalar]]
 class Part(BaseModel):
     """A mapping that refuses unknown keys and converts nothing."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, populate_by_name=True)
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
 
 class Axis(Part):

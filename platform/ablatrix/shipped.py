@@ -29,9 +29,12 @@ def recipes() -> dict[str, Path]:
 
 def find_sweep(given: str) -> Path:
     """The file of SWEEP: a path, or a shipped name."""
-    path = Path(given).expanduser()
-    if path.exists() or path.suffix in (".yaml", ".yml"):
-        return path
+    try:
+        path = Path(given).expanduser()
+        if path.exists() or path.suffix in (".yaml", ".yml"):
+            return path
+    except (OSError, RuntimeError, ValueError) as error:  # a name too long, a home that is nobody's, a NUL
+        raise InvalidInput(f"{_short(given)} cannot be the name of a file: {getattr(error, 'strerror', None) or error}.") from None
     known = sweeps()
     if given in known:
         return known[given]
@@ -39,7 +42,11 @@ def find_sweep(given: str) -> Path:
 
     close = difflib.get_close_matches(given, known, n=1)
     hint = f"Did you mean {close[0]!r}?" if close else "`ablatrix list` shows the shipped ones."
-    raise InvalidInput(f"{given!r} is neither a file nor a shipped sweep. {hint}")
+    raise InvalidInput(f"{_short(given)} is neither a file nor a shipped sweep. {hint}")
+
+
+def _short(given: str) -> str:
+    return repr(given if len(given) <= 80 else f"{given[:80]}…")
 
 
 def _named(place: Path, skip: tuple[str, ...]) -> dict[str, Path]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -63,11 +64,12 @@ def _without(values: dict[str, Any], places: list[Place]) -> dict[str, Any]:
     """The values without what stands at `places`."""
     rest = copy.deepcopy(values)
     for place in places:
-        part: Any = rest
-        for key in place[:-1]:
-            part = part[key] if isinstance(part, dict) and key in part else None
-        if place and isinstance(part, dict):
-            part.pop(place[-1], None)
+        part, holder, name = rest, rest, place[0] if place else None
+        for key in place:
+            if isinstance(part, dict):
+                holder, name = part, key  # of a list no item can go alone: the others would change their places
+            part = part[key] if (isinstance(part, dict) and key in part) or (isinstance(part, list) and key in range(len(part))) else None
+        holder.pop(name, None)
     return rest
 
 
@@ -76,9 +78,9 @@ def shape_problems(error: ValidationError, read: Document) -> list[FileProblem]:
     found: dict[Place, FileProblem] = {}
     for detail in error.errors():
         place = _place(detail, read)
-        # The alternatives of one value each complain; the first says enough.
+        # The alternatives of one value each complain; the first, and of nested ones the innermost, says enough.
         found.setdefault(place, FileProblem(read.line(place), _sentence(detail, place)))
-    return list(found.values())
+    return [problem for place, problem in found.items() if not any(other[: len(place)] == place != other for other in found)]
 
 
 def _place(detail: ErrorDetails, read: Document) -> Place:
@@ -99,7 +101,7 @@ def _sentence(detail: ErrorDetails, place: Place) -> str:
     if kind == "missing":
         return f"the key {place[-1]!r} is missing{_inside(place[:-1])}."
     given = detail["input"]
-    shown = f" {given!r}" if isinstance(given, str | int | float | bool) else ""
+    shown = f" {_short(given)}" if isinstance(given, str | int | float | bool) else ""
     rule = detail["msg"].replace("Input should", "it should").replace("String should", "it should").replace("List should", "it should")
     if kind == "string_pattern_mismatch" and where == "sweep":
         rule = "it should be lower-case letters, digits, '-', '_' and '.', since it names a directory"
@@ -110,6 +112,11 @@ def _sentence(detail: ErrorDetails, place: Place) -> str:
 
 def _inside(place: Place) -> str:
     return f" of {'.'.join(map(str, place))}" if place else ""
+
+
+def _short(given: object) -> str:
+    text = repr(given)
+    return text if len(text) <= 80 else f"{text[:80]}…"
 
 
 def _keys_at(place: Place) -> list[str]:
@@ -144,19 +151,25 @@ def _recipe_path(name: str, near: Path) -> Path:
     if name in known:
         return known[name]
     path = near / name
-    if path.suffix in (".yaml", ".yml") and path.is_file():
-        return path
-    raise InvalidInput(f"{name!r} is no shipped recipe, and no recipe file beside the sweep. {nearest(name, list(known))}")
+    with contextlib.suppress(OSError, ValueError):  # a name too long is no file either
+        if path.suffix in (".yaml", ".yml") and path.is_file():
+            return path.resolve()
+    raise InvalidInput(f"{_short(name)} is no shipped recipe, and no recipe file beside the sweep. {nearest(name, list(known))}")
 
 
 def _layers(path: Path, profile: str | None, seen: tuple[Path, ...]) -> list[Mapping[str, Any]]:
     read = document.read(path)
-    if read.problems:
-        raise SweepFileError(path, read.problems)
     values = dict(read.values)
     parent, profiles = values.pop("extends", None), values.pop("profiles", None) or {}
+    problems = [*read.problems]
+    if parent is not None and not isinstance(parent, str):
+        problems.append(FileProblem(read.line(("extends",)), "extends must name one recipe."))
     if path in seen:
-        raise SweepFileError(path, [FileProblem(read.line(("extends",)), "the recipe extends itself.")])
+        problems.append(FileProblem(read.line(("extends",)), "the recipe extends itself."))
+    if not isinstance(profiles, dict) or not all(isinstance(layer, dict | None) for layer in profiles.values()):
+        problems.append(FileProblem(read.line(("profiles",)), "profiles must be a mapping of names to changed keys."))
+    if problems:
+        raise SweepFileError(path, problems)
     below = _layers(_recipe_path(parent, path.parent), profile, (*seen, path)) if parent else []
     own = profiles.get(profile) if profile else None
     return [*below, values, *([own] if own else [])]

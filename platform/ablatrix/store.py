@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ablatrix.errors import InvalidInput
-from ablatrix.records import Report, Result, Status, TrialRecipe, decode, decode_report, encode, read_json, write_atomically
+from ablatrix.errors import DamagedRecord, InvalidInput
+from ablatrix.records import Record, Report, Result, Status, TrialRecipe, decode, decode_report, encode, read_json, write_atomically
 
 DEFAULT = "runs"
 
@@ -48,12 +48,14 @@ class TrialDirectory:
 
     def recipe(self) -> TrialRecipe:
         """What was asked for."""
-        return decode(TrialRecipe, self._read("recipe.json"))
+        record = _read(TrialRecipe, self.path / "recipe.json")
+        if record is None:
+            raise InvalidInput(f"no trial {self.id} in this store ({self.path} has no recipe.json). See `ablatrix list`.")
+        return record
 
     def status(self) -> Status | None:
         """Where the trial stands, or None before its first attempt."""
-        path = self.path / "status.json"
-        return decode(Status, path.read_text()) if path.exists() else None
+        return _read(Status, self.path / "status.json")
 
     def write_status(self, status: Status) -> None:
         """Replace `status.json`."""
@@ -61,8 +63,7 @@ class TrialDirectory:
 
     def result(self) -> Result | None:
         """The final metrics, or None while there are none."""
-        path = self.path / "result.json"
-        return decode(Result, path.read_text()) if path.exists() else None
+        return _read(Result, self.path / "result.json")
 
     def write_result(self, result: Result) -> None:
         """Write `result.json`; its presence is what makes a trial finished."""
@@ -70,7 +71,10 @@ class TrialDirectory:
 
     def reports(self) -> list[Report]:
         """Every complete line of `metrics.jsonl`; a torn last line is left out."""
-        return [decode_report(line) for line in self._complete_lines()]
+        try:
+            return [decode_report(line) for line in self._complete_lines()]
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise DamagedRecord(self.metrics_file, error) from error
 
     def _complete_lines(self) -> Iterator[str]:
         if not self.metrics_file.exists():
@@ -80,11 +84,15 @@ class TrialDirectory:
                 if line.endswith("\n") and line.startswith("{"):
                     yield line
 
-    def _read(self, name: str) -> str:
-        try:
-            return (self.path / name).read_text()
-        except FileNotFoundError as error:
-            raise InvalidInput(f"no trial {self.id} in this store ({self.path} has no {name}). See `ablatrix list`.") from error
+
+def _read(cls: type[Record], path: Path) -> Record | None:
+    """The record in `path`, None where there is none, DamagedRecord where it is none."""
+    try:
+        return decode(cls, path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except (ValueError, TypeError) as error:
+        raise DamagedRecord(path, error) from error
 
 
 @dataclass(frozen=True)
@@ -115,7 +123,10 @@ class SweepDirectory:
 
     def plan(self) -> dict[str, Any]:
         """The plan of the last `run`; raises InvalidInput where there is none."""
-        plan = read_json(self.path / "plan.json")
+        try:
+            plan = read_json(self.path / "plan.json")
+        except ValueError as error:
+            raise DamagedRecord(self.path / "plan.json", error) from error
         if plan is None:
             raise InvalidInput(f"no sweep {self.name!r} in this store. See `ablatrix list`, or start it with `ablatrix run`.")
         return dict(plan)
@@ -130,7 +141,11 @@ class Store:
     @staticmethod
     def at(option: Path | str | None) -> Store:
         """The store named by `--store`, else by `ABLATRIX_STORE`, else `./runs`."""
-        return Store(Path(option or os.environ.get("ABLATRIX_STORE") or DEFAULT).expanduser().absolute())
+        given = option or os.environ.get("ABLATRIX_STORE") or DEFAULT
+        try:
+            return Store(Path(given).expanduser().absolute())
+        except RuntimeError as error:  # ~name, where there is no such user
+            raise InvalidInput(f"the store {str(given)!r} cannot be a place: {error}") from None
 
     def trial(self, trial: str) -> TrialDirectory:
         """The directory of a trial id, whether or not it is there yet."""

@@ -7,6 +7,7 @@ import platform
 import sys
 import time
 import traceback
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -58,15 +59,14 @@ def _attempt(directory: TrialDirectory, order: Order) -> int:
     from ablatrix_models.session import TrialStopped
 
     torch.set_num_threads(order.threads)
-    asked = directory.recipe()
-    recipe = Recipe.read(asked.recipe)
-    attempt = Attempt(directory, Path(order.stop_file), order.threads, recipe.schedule.epochs)
-    print(
-        f"--- attempt {attempt.status.attempt} on {attempt.status.host}, {order.threads} threads, {time.strftime('%Y-%m-%d %H:%M:%S %Z')}",
-        flush=True,
-    )
+    attempt = Attempt(directory, Path(order.stop_file), order.threads, epochs=0)
+    began = time.strftime("%Y-%m-%d %H:%M:%S %Z")
+    print(f"--- attempt {attempt.status.attempt} on {attempt.status.host}, {order.threads} threads, {began}", flush=True)
     with Heartbeat(attempt, _owner_alive(order.owner)):
         try:
+            asked = directory.recipe()
+            recipe = Recipe.read(asked.recipe)
+            attempt.write(epochs=recipe.schedule.epochs)
             metrics, device = _train(recipe, asked.seed, attempt, order)
         except TrialStopped:
             attempt.write(state="stopped", ended=time.time(), cause="stopped", message="stopped by request; its checkpoint is saved")
@@ -106,7 +106,9 @@ def cause_of(error: BaseException) -> str:
         "OutOfMemoryError": "out of memory",
         "MemoryError": "out of memory",
         "DataError": "data",
+        "TooFewImages": "data",
         "RecipeError": "recipe",
+        "DamagedRecord": "recipe",
     }
     if isinstance(error, OSError) and error.errno == 28:
         return "disk full"
@@ -118,12 +120,20 @@ def _first_line(error: BaseException) -> str:
     return f"{type(error).__name__}: {text[0]}" if text else type(error).__name__
 
 
-def _owner_alive(pid: int):
+def _owner_alive(pid: int) -> Callable[[], bool]:
     try:
         owner = psutil.Process(pid)
     except psutil.NoSuchProcess:
         return lambda: False
-    return owner.is_running  # compares the start time too, so a recycled pid does not count
+
+    def alive() -> bool:
+        try:
+            # `is_running` compares the start time too, so a recycled pid does not count; but a zombie does.
+            return owner.is_running() and owner.status() != psutil.STATUS_ZOMBIE
+        except psutil.NoSuchProcess:
+            return False
+
+    return alive
 
 
 def _write_output_to(log: Path) -> None:

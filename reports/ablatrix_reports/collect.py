@@ -83,8 +83,7 @@ def _read(directory: TrialDirectory, blank: Trial, metric: Metric, curves: bool)
         return blank
     trial = replace(blank, log=f"trials/{directory.id}/{directory.log.name}" if directory.log.exists() else None)
     trial = _with_status(trial, status) if status else trial
-    needed = metric.take == "best" or metric.name.startswith(TRAINING)
-    reports, problem = _reports(directory) if needed or curves or result is None else ([], None)
+    reports, problem = _reports(directory) if curves or result is None or _needs_reports(metric) else ([], None)
     trial = replace(trial, last=_last(reports, metric.name), curves=_curves(reports, metric.name) if curves else {})
     if result is None:
         return replace(trial, message=trial.message or problem)
@@ -127,13 +126,17 @@ def _with_result(trial: Trial, result: Result, metric: Metric, reports: list[Rep
         cause=None,
         message=problem,
     )
-    if problem and (metric.take == "best" or metric.name.startswith(TRAINING)):
+    if problem and _needs_reports(metric):
         return replace(trial, state="failed", cause="unreadable", message=problem)
     value = _final(metric, metrics, reports)
     if value is None:
         message = f"the trial finished, but its result has no finite {metric.name}: the measurement failed"
         return replace(trial, state="failed", cause="measurement", message=message)
     return replace(trial, value=value)
+
+
+def _needs_reports(metric: Metric) -> bool:
+    return metric.take == "best" or metric.name.startswith(TRAINING)
 
 
 def _final(metric: Metric, metrics: dict[str, float], reports: list[Report]) -> float | None:

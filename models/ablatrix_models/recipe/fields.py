@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import functools
-import math
+import sys
 import types
 import typing
 from collections.abc import Mapping, Sequence
@@ -98,7 +98,8 @@ def convert(hint: Any, raw: object) -> tuple[Any, list[Problem]]:
         return _convert_union(hint, raw)
     if origin is Literal:
         choices = typing.get_args(hint)
-        if raw in choices and not isinstance(raw, bool):
+        # The type counts: 1.0 for 1 would write another JSON, and so another trial id.
+        if any(raw == choice and type(raw) is type(choice) for choice in choices):
             return raw, []
         return None, [Problem("", f"is {_show(raw)}, which is none of {', '.join(map(str, choices))}. {_guess(raw, choices)}".rstrip())]
     if origin is tuple:
@@ -161,7 +162,7 @@ def _convert_scalar(hint: Any, raw: object) -> tuple[Any, list[Problem]]:
         return raw, []
     if hint is int and isinstance(raw, int) and not isinstance(raw, bool):
         return int(raw), []
-    if hint is float and isinstance(raw, int | float) and not isinstance(raw, bool) and math.isfinite(raw):
+    if hint is float and isinstance(raw, int | float) and not isinstance(raw, bool) and abs(raw) <= sys.float_info.max:
         return float(raw), []
     if hint is str and isinstance(raw, str):
         return str(raw), []
@@ -178,9 +179,9 @@ def _range_problems(field: dataclasses.Field[Any], converted: Any) -> list[Probl
         if isinstance(number, bool) or not isinstance(number, int | float):
             continue
         if low is not None and number < low:
-            return [Problem("", f"is {number:g}, but at least {low:g} is needed.")]
+            return [Problem("", f"is {number}, but at least {low:g} is needed.")]
         if high is not None and number > high:
-            return [Problem("", f"is {number:g}, but at most {high:g} is allowed.")]
+            return [Problem("", f"is {number}, but at most {high:g} is allowed.")]
     return []
 
 
