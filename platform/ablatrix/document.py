@@ -125,7 +125,7 @@ class _Walk:
         if self._count > MAX_VALUES:
             return self._refuse_rest(node)
         if node.tag not in _PLAIN:
-            kind = node.tag.rsplit(":", 1)[-1]
+            kind = node.tag.removeprefix("tag:yaml.org,2002:")
             return self._refuse(node, f"a value of the YAML type {kind!r} is refused. Use text, numbers, booleans, lists and mappings.")
         if isinstance(node, ScalarNode):
             return self._scalar(node)

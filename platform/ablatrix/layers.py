@@ -14,6 +14,7 @@ from ablatrix_models.recipe.overlay import overlay
 
 MAX_PARTS = 16  # of a dotted key
 
+
 @dataclass(frozen=True)
 class Change:
     """One dotted key set to a value, on a line of the sweep file (0: on the command line)."""
@@ -52,7 +53,7 @@ def resolve(recipe: Mapping[str, Any], layers: Iterable[Iterable[Change]], fallb
         merged = overlay(merged, {change.key: change.value for change in listed})
         lines.update({change.key: change.line for change in listed})
     built, problems = build(Recipe, merged)
-    found = [FileProblem(_line(problem, lines, fallback), f"{problem.key or "''"} {problem.message}") for problem in problems]
+    found = [FileProblem(_line(problem, lines, fallback), f"{problem.key or 'the recipe'} {problem.message}") for problem in problems]
     return (None if deep else built), deep + found
 
 

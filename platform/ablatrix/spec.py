@@ -64,11 +64,14 @@ def _without(values: dict[str, Any], places: list[Place]) -> dict[str, Any]:
     """The values without what stands at `places`."""
     rest = copy.deepcopy(values)
     for place in places:
-        part, holder, name = rest, rest, place[0] if place else None
+        part: Any = rest
+        holder: dict[Any, Any] = {}
+        name: str | int = ""
         for key in place:
             if isinstance(part, dict):
                 holder, name = part, key  # of a list no item can go alone: the others would change their places
-            part = part[key] if (isinstance(part, dict) and key in part) or (isinstance(part, list) and key in range(len(part))) else None
+            held = key in part if isinstance(part, dict) else isinstance(part, list) and key in range(len(part))
+            part = part[key] if held else None
         holder.pop(name, None)
     return rest
 

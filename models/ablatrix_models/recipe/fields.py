@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import functools
+import reprlib
 import sys
 import types
 import typing
@@ -190,7 +191,7 @@ def _show(raw: object) -> str:
         return "empty"
     return {bool: "the boolean", str: "the text", int: "the number", float: "the number"}.get(
         type(raw), "the list" if isinstance(raw, Sequence) else "the mapping"
-    ) + (f" {raw!r}" if isinstance(raw, str | int | float) else "")
+    ) + (f" {reprlib.repr(raw)}" if isinstance(raw, str | int | float) else "")
 
 
 def _guess(raw: object, choices: Sequence[Any]) -> str:

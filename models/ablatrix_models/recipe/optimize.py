@@ -43,6 +43,13 @@ class Schedule:
             yield Problem("warmup_epochs", f"is {self.warmup_epochs}, so the {self.epochs} epochs would end inside the warm-up.")
         if self.shape == "step" and not self.milestones:
             yield Problem("milestones", "are needed by the step schedule.")
+        early = [m for m in self.milestones if m < 0 and self.epochs + m < 0]
+        if self.epochs and self.shape == "step" and early:
+            yield Problem(
+                "milestones",
+                f"have {early[0]}, counted from the end, but there are only {self.epochs} epochs, so the learning rate would start out "
+                f"multiplied. Use {-self.epochs} or later.",
+            )
 
 
 @dataclass(frozen=True)

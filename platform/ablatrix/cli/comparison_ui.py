@@ -22,8 +22,8 @@ def show(store: Store, sweep: SweepDirectory, tracking_uri: str | None, port: in
     for name, link in links.items():
         output.data().print(f"{name}: {link}", soft_wrap=True)
     output.notes().print("The server goes on in the background; end it with `ablatrix ui --stop`.")
-    if sys.stdout.isatty() and "compare" in links:
-        webbrowser.open(links["compare"])
+    if sys.stdout.isatty() and "charts" in links:
+        webbrowser.open(links["charts"])
 
 
 def stop(store: Store) -> None:

@@ -61,6 +61,8 @@ def check(name: NameArgument, path: PathOption = None, as_json: JsonOption = Fal
 
 def _config(name: str, path: Path | None) -> Data:
     config, problems = build(Data, {"name": name, "path": str(path) if path else None})
+    if any(problem.key == "path" for problem in problems):
+        raise InvalidInput(f"{name!r} names a layout, not a dataset. Add --path with the directory that holds the images.")
     if config is None:
         raise RecipeError([problem.below("data") for problem in problems])
     return config

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import sys
 from typing import Any
@@ -10,13 +11,14 @@ from rich.console import Console
 
 
 def data() -> Console:
-    """The console for what a user may want to pipe on."""
-    return Console(file=sys.stdout, highlight=False, soft_wrap=not sys.stdout.isatty())
+    """The console for what a user may want to pipe on; nothing is wrapped when it is piped."""
+    return Console(highlight=False, soft_wrap=not sys.stdout.isatty())
 
 
+@functools.cache
 def notes() -> Console:
-    """The console for everything else."""
-    return Console(file=sys.stderr, highlight=False, soft_wrap=not sys.stderr.isatty())
+    """The console for everything else; one object, so that a message is printed above the live board."""
+    return Console(stderr=True, highlight=False, soft_wrap=not sys.stderr.isatty())
 
 
 def print_json(value: Any) -> None:

@@ -1,0 +1,72 @@
+"""The encoder: a ViT that can leave patches out, and the transformer blocks that projector and decoder share with it (methods 1.4)."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from timm.models.vision_transformer import Block
+from torch import Tensor, nn
+
+from ablatrix_models.recipe.siameseim import ViT
+from ablatrix_models.siamese_im.positions import fixed_embedding
+from ablatrix_models.siamese_im.token_norm import token_norm
+
+TOKEN_STD = 0.02
+
+
+def blocks(depth: int, dim: int, heads: int, norm: Literal["batch", "layer"]) -> nn.Sequential:
+    """Pre-norm transformer blocks, MLP four times as wide, exact GELU, no dropout; (batch, tokens, dim) to the same."""
+    return nn.Sequential(*(Block(dim, heads, qkv_bias=True, norm_layer=token_norm(norm)) for _ in range(depth)))
+
+
+def initialise(network: nn.Module) -> None:
+    """The released initialisation: linear layers Xavier-uniform with bias 0; norms keep theirs, 1 and 0."""
+    for module in network.modules():
+        if isinstance(module, nn.Linear):
+            nn.init.xavier_uniform_(module.weight)
+            nn.init.zeros_(module.bias)
+
+
+def gather(tokens: Tensor, index: Tensor) -> Tensor:
+    """The tokens at `index`: (batch, patches, dim) and (batch, kept) to (batch, kept, dim)."""
+    return tokens.gather(1, index[:, :, None].expand(-1, -1, tokens.shape[2]))
+
+
+class Encoder(nn.Module):
+    """A vision transformer on images of one size, without a final norm, with fixed sine-cosine positions.
+
+    Raises ValueError where the patch does not divide the image.
+    """
+
+    positions: Tensor
+
+    def __init__(self, config: ViT, image_size: int) -> None:
+        super().__init__()
+        if image_size % config.patch:
+            raise ValueError(f"patches of {config.patch} pixels do not divide images of {image_size}. Use a divisor as backbone.patch.")
+        self.width_out, self.grid, self.pool = config.width, image_size // config.patch, config.pool
+        self.patch_embedding = nn.Conv2d(3, config.width, config.patch, stride=config.patch)
+        self.cls_token = nn.Parameter(torch.empty(1, 1, config.width))
+        self.blocks = blocks(config.depth, config.width, config.heads, "layer")
+        self.register_buffer("positions", fixed_embedding(self.grid, config.width), persistent=False)
+        initialise(self)
+        nn.init.xavier_uniform_(self.patch_embedding.weight.view(config.width, -1))
+        nn.init.normal_(self.cls_token, std=TOKEN_STD)
+        self.patch_embedding.requires_grad_(config.train_patch_embedding)
+
+    def tokens(self, images: Tensor, visible: Tensor | None = None) -> Tensor:
+        """Encoded CLS and patches of images (batch, 3, size, size): (batch, 1 + patches, width).
+
+        visible: (batch, kept) patches that alone are encoded, which makes that (batch, 1 + kept, width).
+        """
+        patches = self.patch_embedding(images).flatten(2).mT + self.positions
+        if visible is not None:
+            patches = gather(patches, visible)
+        cls_token = self.cls_token.expand(len(images), -1, -1)  # its position is zero
+        return self.blocks(torch.cat([cls_token, patches], dim=1))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Pooled features of whole images: (batch, width)."""
+        tokens = self.tokens(images)
+        return tokens[:, 1:].mean(dim=1) if self.pool == "patches" else tokens[:, 0]
