@@ -157,7 +157,7 @@ def check_agreement() -> None:
     loss_error, gradient_error = 0.0, 0.0
     for _ in range(2):
         ours, plain = (step.loss(a, b) for step in steps)
-        loss_error = max(loss_error, float((ours - plain).abs() / plain.abs()))
+        loss_error = max(loss_error, abs(ours.item() - plain.item()) / abs(plain.item()))
         for step, loss in zip(steps, (ours, plain), strict=True):
             _update(step.optimizer, loss)
         gradients = [torch.cat([p.grad.flatten() for group in s.optimizer.param_groups for p in group["params"]]) for s in steps]

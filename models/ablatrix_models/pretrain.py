@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ablatrix_models import augment
 from ablatrix_models.data.images import ImageSet
-from ablatrix_models.evaluate.protocols import evaluate
+from ablatrix_models.evaluate import protocols
 from ablatrix_models.methods import build_method
 from ablatrix_models.methods.contract import Method
 from ablatrix_models.mixing import sample_mixtures
@@ -132,7 +132,7 @@ class Pretraining:
         }
         last = epoch == recipe.schedule.epochs
         if test is not None and recipe.evaluate.every and epoch % recipe.evaluate.every == 0 and not last:
-            values |= evaluate(recipe, self.method, self.train, test, seed=self.seed, device=self.device, only=("knn",))
+            values |= protocols.evaluate(recipe, self.method, self.train, test, seed=self.seed, device=self.device, only=("knn",))
         self.loss_sum.zero_()
         self.session.report(epoch, self.step, values)
         if last or epoch % recipe.schedule.checkpoint_epochs == 0:
@@ -160,8 +160,9 @@ def train_and_evaluate(
     recipe: Recipe, seed: int, train: ImageSet, test: ImageSet, session: Session, device: torch.device
 ) -> dict[str, float]:
     """One whole trial: pretrain, then every protocol of the recipe. Returns the final metrics, in percent."""
+    protocols.check(recipe.evaluate, train.labels)  # before hours of training, not after
     pretraining = Pretraining(recipe, seed, train, session, device)
     method = pretraining.run(test)
-    metrics = evaluate(recipe, method, train, test, seed=seed, device=device)
+    metrics = protocols.evaluate(recipe, method, train, test, seed=seed, device=device)
     session.report(recipe.schedule.epochs, pretraining.step, metrics)
     return metrics

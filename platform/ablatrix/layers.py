@@ -13,6 +13,7 @@ from ablatrix_models.recipe.fields import build
 from ablatrix_models.recipe.overlay import overlay
 
 MAX_PARTS = 16  # of a dotted key
+_EMPTY = "the key ''"
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ def resolve(recipe: Mapping[str, Any], layers: Iterable[Iterable[Change]], fallb
         merged = overlay(merged, {change.key: change.value for change in listed})
         lines.update({change.key: change.line for change in listed})
     built, problems = build(Recipe, merged)
-    found = [FileProblem(_line(problem, lines, fallback), f"{problem.key or 'the recipe'} {problem.message}") for problem in problems]
+    found = [FileProblem(_line(problem, lines, fallback), f"{problem.key or _EMPTY} {problem.message}") for problem in problems]
     return (None if deep else built), deep + found
 
 

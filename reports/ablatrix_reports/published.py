@@ -5,25 +5,16 @@ The files are `sweeps/published/*.yaml`. Levels and facts are compared as labels
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import combinations
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
-from pydantic import BaseModel, Field, ValidationError
-
-from ablatrix import document, shipped
-from ablatrix.document import Document
-from ablatrix.document import Place as Keys
-from ablatrix.errors import FileProblem, InvalidInput, SweepFileError
+from ablatrix import shipped
+from ablatrix.errors import InvalidInput
 from ablatrix.grid import label
-from ablatrix.schema import Levels, Part, Slug, Text, Word
 from ablatrix_models.recipe.fields import nearest
-
-MISSING = "–"
-Labels = dict[str, tuple[str, ...]]
-_STATED = ("dataset", "framework", "backbone", "epochs", "evaluation", "metric")
+from ablatrix_reports.published_file import STATED, ContradictionPart, Labels, PublishedFile, TablePart, read
 
 
 @dataclass(frozen=True)
@@ -44,7 +35,7 @@ class Protocol:
 
     def facts(self) -> Labels:
         """Everything that is stated, as labels by name."""
-        stated = {name: getattr(self, name) for name in _STATED}
+        stated = {name: getattr(self, name) for name in STATED}
         return {name: (label(value),) for name, value in stated.items() if value is not None} | self.settings
 
     def differences(self, other: Mapping[str, Any]) -> tuple[str, ...]:
@@ -158,221 +149,48 @@ def load_published(name: str) -> Publication:
 
 def read_publication(path: Path) -> Publication:
     """A file of published numbers; SweepFileError with every problem and its line."""
-    read = document.read(path)
-    if read.problems:
-        raise SweepFileError(path, read.problems)
-    try:
-        file = _File.model_validate(read.values)
-    except ValidationError as error:
-        raise SweepFileError(path, _shape_problems(error, read)) from None
-    problems = [FileProblem(read.line(keys), message) for keys, message in _content_problems(file)]
-    if problems:
-        raise SweepFileError(path, problems)
-    return _publication(file)
-
-
-class _Protocol(Part):
-    dataset: Text | None = None
-    framework: Text | None = None
-    backbone: Text | None = None
-    epochs: Annotated[int, Field(ge=0)] | None = None
-    evaluation: Text | None = None
-    metric: Text | None = None
-    settings: Levels = {}
-
-    def facts(self) -> Labels:
-        stated = {name: getattr(self, name) for name in _STATED}
-        return _labels({name: value for name, value in stated.items() if value is not None} | self.settings)
-
-
-class _Column(Part):
-    levels: Levels = {}
-    protocol: _Protocol = _Protocol()
-    note: Text | None = None
-
-    def facts(self) -> Labels:
-        return self.protocol.facts() | _labels(self.levels)
-
-
-class _Row(_Column):
-    without: list[Word] = []
-    unit: Text | None = None
-    values: list[Annotated[float, Field(allow_inf_nan=False)] | Literal["–"]]
-
-
-class _Table(Part):
-    number: Text
-    caption: Text
-    n: Annotated[int, Field(ge=1)] | None = None
-    unit: Text = "%"
-    protocol: _Protocol = _Protocol()
-    columns: Annotated[dict[Text, _Column], Field(min_length=1)]
-    rows: Annotated[dict[Text, _Row], Field(min_length=1)]
-
-    def cells(self, id: str) -> Iterator[tuple[Place, Labels, float | Literal["–"]]]:
-        """Place, levels and number of every cell, row by row."""
-        for row_name, row in self.rows.items():
-            for (column_name, column), value in zip(self.columns.items(), row.values, strict=True):
-                yield Place(id, row_name, column_name), _labels(column.levels) | _labels(row.levels), value
-
-
-class _Where(Part):
-    table: Text
-    row: Text
-    column: Text
-
-
-class _Contradiction(Part):
-    same_setting: bool
-    note: Text
-    cells: Annotated[list[_Where], Field(min_length=2)]
-
-
-class _File(Part):
-    schema_: Literal[1] = Field(alias="schema")
-    publication: Slug
-    title: Text
-    source: Text
-    axes: dict[Word, Text]
-    tables: Annotated[dict[Slug, _Table], Field(min_length=1)]
-    contradictions: list[_Contradiction] = []
-
-    def places(self, contradiction: _Contradiction) -> list[Place]:
-        return [Place(f"{self.publication}/{c.table}", c.row, c.column) for c in contradiction.cells]
-
-
-def _labels(levels: Levels) -> Labels:
-    """Levels as labels, a list as any of its own."""
-    return {name: tuple(label(v) for v in (value if isinstance(value, list) else [value])) for name, value in levels.items()}
-
-
-def _publication(file: _File) -> Publication:
-    """Values first, since the rivals of a cell may stand in a later table."""
-    doubts: dict[Place, list[_Contradiction]] = {}
+    file = read(path)
+    doubts: dict[Place, list[ContradictionPart]] = {}
     for contradiction in file.contradictions:
-        for place in file.places(contradiction):
+        for place in _places(file, contradiction):
             doubts.setdefault(place, []).append(contradiction)
     tables = [_table(f"{file.publication}/{name}", table, doubts) for name, table in file.tables.items()]
-    values = {value.place: value for table in tables for value in table.values()}
-    rivals = {place: [values[p] for c in held if c.same_setting for p in file.places(c)] for place, held in doubts.items()}
-    cells = {table.id: tuple(replace(c, rivals=_others(c, rivals.get(c.place, []))) for c in table.cells) for table in tables}
-    return Publication(file.publication, file.title, file.source, tuple(replace(t, cells=cells[t.id]) for t in tables))
+    return Publication(file.publication, file.title, file.source, tuple(_with_rivals(tables, file)))
 
 
-def _others(cell: Cell, values: Sequence[Value]) -> tuple[Value, ...]:
-    """One of each number that differs from the cell's own."""
-    other = {v.value: v for v in reversed(values) if cell.value and v.value != cell.value.value}
-    return tuple(reversed(other.values()))
+def _places(file: PublishedFile, contradiction: ContradictionPart) -> list[Place]:
+    return [Place(f"{file.publication}/{c.table}", c.row, c.column) for c in contradiction.cells]
 
 
-def _table(id: str, file: _Table, doubts: Mapping[Place, Sequence[_Contradiction]]) -> Table:
+def _table(id: str, part: TablePart, doubts: Mapping[Place, Sequence[ContradictionPart]]) -> Table:
     cells = []
-    for place, levels, number in file.cells(id):
-        held = doubts.get(place, ())
-        value = None if isinstance(number, str) else _value(file, place, number, [c.note for c in held])
-        cells.append(Cell(place, levels, value))
-    return Table(id, file.number, file.caption, file.n, tuple(file.rows), tuple(file.columns), tuple(cells))
+    for row, column, number in part.cells():
+        place = Place(id, row, column)
+        value = None if number is None else _value(part, place, number, [c.note for c in doubts.get(place, ())])
+        cells.append(Cell(place, part.levels(row, column), value))
+    return Table(id, part.number, part.caption, part.n, tuple(part.rows), tuple(part.columns), tuple(cells))
 
 
-def _value(file: _Table, place: Place, number: float, doubts: Sequence[str]) -> Value:
-    row, column = file.rows[place.row], file.columns[place.column]
-    facts = file.protocol.facts() | column.facts() | row.facts()
+def _value(part: TablePart, place: Place, number: float, doubts: Sequence[str]) -> Value:
+    row, column = part.rows[place.row], part.columns[place.column]
+    facts = part.protocol.facts() | column.facts() | row.facts()
     notes = [note for note in (column.note, row.note, *doubts) if note]
-    return Value(number, row.unit or file.unit, bool(doubts), " ".join(notes) or None, place, _protocol(facts, row.without))
+    return Value(number, row.unit or part.unit, bool(doubts), " ".join(notes) or None, place, _protocol(facts, row.without))
 
 
 def _protocol(facts: Labels, without: Sequence[str]) -> Protocol:
-    stated = {name: facts[name][0] for name in _STATED if name in facts and name != "epochs"}
+    stated = {name: facts[name][0] for name in STATED if name in facts and name != "epochs"}
     epochs = int(facts["epochs"][0]) if "epochs" in facts else None
-    settings = {name: allowed for name, allowed in facts.items() if name not in (*_STATED, *without)}
-    return Protocol(**stated, epochs=epochs, settings=settings)
+    return Protocol(**stated, epochs=epochs, settings={n: allowed for n, allowed in facts.items() if n not in (*STATED, *without)})
 
 
-def _content_problems(file: _File) -> Iterator[tuple[Keys, str]]:
-    """What a right shape can still hold that is wrong."""
-    for name, table in file.tables.items():
-        here = ("tables", name)
-        yield from _axis_problems(file, table, here)
-        short = [row for row, r in table.rows.items() if len(r.values) != len(table.columns)]
-        for row in short:
-            count = len(table.rows[row].values)
-            yield (
-                (*here, "rows", row, "values"),
-                f"row {row!r} has {count} values for {len(table.columns)} columns. Write – where none is printed.",
-            )
-        if not short:
-            yield from _cell_problems(table, here)
-    for i, contradiction in enumerate(file.contradictions):
-        yield from _contradiction_problems(file, contradiction, ("contradictions", i))
-
-
-def _axis_problems(file: _File, table: _Table, here: Keys) -> Iterator[tuple[Keys, str]]:
-    """Levels and settings name known axes, and what a protocol states once has one level."""
-    sides = [((*here, "columns", n), c) for n, c in table.columns.items()] + [((*here, "rows", n), r) for n, r in table.rows.items()]
-    parts = [((*here, "protocol", "settings"), table.protocol.settings)]
-    parts += [part for k, s in sides for part in (((*k, "levels"), s.levels), ((*k, "protocol", "settings"), s.protocol.settings))]
-    parts += [((*k, "without"), dict.fromkeys(s.without)) for k, s in sides if isinstance(s, _Row)]
-    for keys, levels in parts:
-        known = [*file.axes, *(_STATED if keys[-1] == "levels" else ())]
-        for axis, level in levels.items():
-            if axis not in known:
-                yield (*keys, axis), f"{axis!r} is no axis of this publication. {nearest(axis, known)}"
-            elif axis in _STATED and (isinstance(level, list) or (axis == "epochs" and type(level) is not int)):
-                rule = "one whole number" if axis == "epochs" else "one level"
-                yield (*keys, axis), f"{axis} is {level!r}, but a protocol states {rule}."
-    for (keys, row), (_, column) in ((r, c) for r in sides if r[0][-2] == "rows" for c in sides if c[0][-2] == "columns"):
-        for axis in row.levels.keys() & column.levels.keys():
-            yield (*keys, "levels", axis), f"{axis!r} is a level of row {keys[-1]!r} and of a column. A table varies it in one direction."
-
-
-def _cell_problems(table: _Table, here: Keys) -> Iterator[tuple[Keys, str]]:
-    """No two cells may be found by the same levels."""
-    cells = [(place, levels) for place, levels, _ in table.cells("")]
-    for (first, a), (second, b) in combinations(cells, 2):
-        if a.keys() == b.keys() and all(set(a[axis]) & set(b[axis]) for axis in a):
-            words = ", ".join(f"{axis} = {' or '.join(allowed)}" for axis, allowed in b.items()) or "no levels"
-            keys = ("columns", second.column) if first.row == second.row else ("rows", second.row)
-            told = f"({second.row}, {second.column}) and ({first.row}, {first.column})"
-            yield (*here, *keys), f"the cells {told} have the same levels: {words}. Keep one, or tell them apart."
-
-
-def _contradiction_problems(file: _File, contradiction: _Contradiction, here: Keys) -> Iterator[tuple[Keys, str]]:
-    for i, where in enumerate(contradiction.cells):
-        keys, table = (*here, "cells", i), file.tables.get(where.table)
-        if table is None:
-            yield (*keys, "table"), f"{where.table!r} is no table of this file. {nearest(where.table, list(file.tables))}"
-        elif where.row not in table.rows:
-            yield (*keys, "row"), f"{where.row!r} is no row of {where.table}. {nearest(where.row, list(table.rows))}"
-        elif where.column not in table.columns:
-            yield (*keys, "column"), f"{where.column!r} is no column of {where.table}. {nearest(where.column, list(table.columns))}"
-        elif (where.row, where.column, MISSING) in {(place.row, place.column, value) for place, _, value in _square(table)}:
-            yield keys, f"{where.table} prints no number at ({where.row}, {where.column}), so nothing contradicts it."
-
-
-def _square(table: _Table) -> list[tuple[Place, Labels, float | Literal["–"]]]:
-    """The table's cells; none where a row has too few or too many values, which is told on its own."""
-    complete = all(len(row.values) == len(table.columns) for row in table.rows.values())
-    return list(table.cells("")) if complete else []
-
-
-def _shape_problems(error: ValidationError, read: Document) -> list[FileProblem]:
-    """Pydantic's findings in our words, one for each place."""
-    found: dict[Keys, FileProblem] = {}
-    for detail in error.errors():
-        keys: Keys = ()
-        for part in detail["loc"]:
-            # Names of alternatives stand in pydantic's location, but not in the file.
-            keys = (*keys, part) if (*keys, part) in read.lines else keys
-        last, where = detail["loc"][-1], ".".join(map(str, keys)) or "the file"
-        if detail["type"] == "extra_forbidden":
-            message = f"{last!r} is not a known key of {'.'.join(map(str, keys[:-1])) or 'the file'}. {nearest(str(last), _KEYS)}"
-        elif detail["type"] == "missing":
-            message = f"the key {last!r} of {where} is missing."
-        else:
-            message = f"{where} is {detail['input']!r}, which is refused: {detail['msg'][0].lower()}{detail['msg'][1:]}."
-        found.setdefault(keys if detail["type"] != "missing" else (*keys, last), FileProblem(read.line(keys), message))
-    return list(found.values())
-
-
-_PARTS: tuple[type[BaseModel], ...] = (_File, _Table, _Row, _Protocol, _Contradiction, _Where)
-_KEYS = sorted({f.alias or name for part in _PARTS for name, f in part.model_fields.items()})
+def _with_rivals(tables: Sequence[Table], file: PublishedFile) -> list[Table]:
+    """Each cell of a contradiction over one setting gets one of each number that differs from its own."""
+    values = {value.place: value for table in tables for value in table.values()}
+    rivals: dict[Place, dict[float, Value]] = {}
+    for contradiction in (c for c in file.contradictions if c.same_setting):
+        members = [values[place] for place in _places(file, contradiction)]
+        for value in members:
+            for other in (m for m in members if m.value != value.value):
+                rivals.setdefault(value.place, {}).setdefault(other.value, other)
+    return [replace(t, cells=tuple(replace(c, rivals=tuple(rivals.get(c.place, {}).values())) for c in t.cells)) for t in tables]

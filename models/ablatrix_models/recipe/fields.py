@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import functools
-import reprlib
 import sys
 import types
 import typing
@@ -189,9 +188,11 @@ def _range_problems(field: dataclasses.Field[Any], converted: Any) -> list[Probl
 def _show(raw: object) -> str:
     if raw is None:
         return "empty"
+    shown = repr(raw) if isinstance(raw, str | int | float) else ""
+    shown = shown if len(shown) <= 80 else f"{shown[:80]}…"
     return {bool: "the boolean", str: "the text", int: "the number", float: "the number"}.get(
         type(raw), "the list" if isinstance(raw, Sequence) else "the mapping"
-    ) + (f" {reprlib.repr(raw)}" if isinstance(raw, str | int | float) else "")
+    ) + (f" {shown}" if shown else "")
 
 
 def _guess(raw: object, choices: Sequence[Any]) -> str:

@@ -83,9 +83,8 @@ def _balance(split: SplitReport) -> str:
 
 
 def _damage(report: CheckReport) -> str:
-    lines = [
-        f"{report.name} in {report.place} is not sound: {len(report.corrupt):,} images cannot be read. Replace them, or get the dataset again."
-    ]
+    count = len(report.corrupt)
+    lines = [f"{report.name} in {report.place} is not sound: {count:,} images cannot be read. Replace them, or get the dataset again."]
     lines += [f"  {failure}" for failure in report.corrupt[:SHOWN]]
-    left = len(report.corrupt) - SHOWN
+    left = count - SHOWN
     return "\n".join([*lines, *([f"  and {left:,} more (--json lists all)"] if left > 0 else [])])

@@ -1,0 +1,53 @@
+"""Batch norm over tokens against the released one and a literal transcription."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from ablatrix_models.siamese_im.token_norm import TokenBatchNorm
+from golden import load_golden
+
+
+def test_training_step_and_evaluation_equal_the_released_ones() -> None:
+    golden = {key: torch.from_numpy(value) for key, value in load_golden("sim_token_batchnorm").items()}
+    norm = TokenBatchNorm(6)
+    norm.bn.load_state_dict({"weight": golden["weight"], "bias": golden["bias"]}, strict=False)
+    tokens = golden["input_BLC_f32"].requires_grad_()
+
+    output = norm(tokens)
+    output.backward(golden["upstream_grad_BLC"])
+
+    tolerance = {"rtol": 1e-5, "atol": 1e-6}
+    torch.testing.assert_close(output, golden["output_train_BLC_f32"], **tolerance)
+    torch.testing.assert_close(tokens.grad, golden["grad_input_BLC"], **tolerance)
+    torch.testing.assert_close(norm.bn.running_mean, golden["running_mean_after_one_step"], **tolerance)
+    torch.testing.assert_close(norm.bn.running_var, golden["running_var_after_one_step"], **tolerance)
+    torch.testing.assert_close(norm.eval()(tokens), golden["output_eval_after_one_step_BLC"], **tolerance)
+
+
+def test_statistics_are_those_of_all_tokens_of_all_images() -> None:
+    tokens = torch.randn(3, 5, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    rows = [tokens[i, j] for i in range(3) for j in range(5)]
+    mean = sum(rows) / 15
+    variance = sum((row - mean) ** 2 for row in rows) / 15
+
+    output = TokenBatchNorm(4, dtype=torch.float64)(tokens)
+
+    torch.testing.assert_close(output, (tokens - mean) / (variance + 1e-5).sqrt())
+
+
+def test_half_precision_tokens_are_normed_in_full_precision() -> None:
+    tokens = torch.randn(2, 3, 4).bfloat16()
+
+    with torch.autocast("cpu", torch.bfloat16):
+        output = TokenBatchNorm(4)(tokens)
+
+    assert output.dtype == torch.float32
+
+
+def test_it_can_be_exchanged_for_synchronised_batch_norm() -> None:
+    converted = nn.SyncBatchNorm.convert_sync_batchnorm(nn.Sequential(TokenBatchNorm(4)))
+
+    assert isinstance(converted[0], TokenBatchNorm)
+    assert isinstance(converted[0].bn, nn.SyncBatchNorm)
