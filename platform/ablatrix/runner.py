@@ -180,6 +180,14 @@ def _record_killed(order: Order, number: int) -> None:
         directory.write_status(dataclasses.replace(status, **changes))
 
 
+def probe() -> str:
+    """Start a local Ray and end it again; its version. Raises Unreachable when it does not start."""
+    with _ray(1):
+        import ray
+
+        return str(ray.__version__)
+
+
 @contextmanager
 def _ray(cpus: int) -> Iterator[None]:
     """A Ray of our own on this machine, quiet, gone at the end. Raises Unreachable when it does not start."""

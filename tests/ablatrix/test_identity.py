@@ -93,7 +93,7 @@ def others(hint: Any, value: Any) -> Iterator[Any]:
     elif isinstance(value, str):
         yield from ("cifar10", "another")
     else:
-        yield from (1, True, 0.5, {})
+        yield from (1, 1000, True, 0.5, "elsewhere", {})
 
 
 def replaced(recipe: Recipe, key: str, value: Any) -> Recipe | None:

@@ -167,6 +167,40 @@ def show(
 
 
 @app.command()
+def logs(
+    trial: Annotated[str, typer.Argument(metavar="TRIAL", help="A trial id, or its first digits.")],
+    store: StoreOption = None,
+) -> None:
+    """Print everything that a trial printed, all attempts."""
+    from ablatrix.cli import listing
+
+    log = listing.find_trial(Store.at(store), trial).log
+    if not log.exists():
+        raise InvalidInput(f"the trial has printed nothing yet ({log}).")
+    sys.stdout.write(log.read_text(errors="replace"))
+
+
+@app.command()
+def stop(sweep: StoredArgument = None, profile: ProfileOption = None, store: StoreOption = None) -> None:
+    """Ask a running sweep to save its checkpoints and stop, from another shell."""
+    from ablatrix.lease import is_held
+
+    directory = stored_sweep(Store.at(store), sweep, profile)
+    if not is_held(directory.path / "lock"):
+        raise InvalidInput(f"the sweep {directory.name!r} is not running in this store.")
+    directory.stop_file.touch()
+    output.notes().print(f"{directory.name}: running trials save and stop. `ablatrix run` goes on from there.")
+
+
+@app.command()
+def sync(store: StoreOption = None, tracking_uri: UriOption = None, as_json: JsonOption = False) -> None:
+    """Bring MLflow up to date from the store alone, for every sweep."""
+    from ablatrix.cli import syncing
+
+    syncing.sync(Store.at(store), tracking_uri, as_json)
+
+
+@app.command()
 def doctor(store: StoreOption = None, tracking_uri: UriOption = None, as_json: JsonOption = False) -> None:
     """Check this machine: versions, CPU, GPU, memory, store, data, Ray, MLflow."""
     from ablatrix.cli import health

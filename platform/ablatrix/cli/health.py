@@ -101,6 +101,16 @@ def _data() -> Finding:
     return Finding("data", "good" if names else "note", f"{root}: {', '.join(names) or 'nothing there yet; digits need nothing'}")
 
 
+def _ray() -> Finding:
+    from ablatrix import runner
+
+    try:
+        version = runner.probe()
+    except AblatrixError as error:
+        return Finding("ray", "bad", str(error))
+    return Finding("ray", "good", f"{version} starts a local cluster")
+
+
 def _tracking(store: Store, option: str | None) -> Finding:
     from ablatrix import tracking
     from ablatrix.tracking.address import parse
@@ -108,7 +118,10 @@ def _tracking(store: Store, option: str | None) -> Finding:
 
     uri = tracking.tracking_uri(option, store)
     try:
-        connect(parse(uri))
+        address = parse(uri)
+        if address.kind == "sqlite" and not address.path.exists():
+            return Finding("mlflow", "good", f"{tracking.public_uri(uri)} (made by the first run)")
+        connect(address)
     except AblatrixError as error:
         return Finding("mlflow", "bad", str(error))
     return Finding("mlflow", "good", tracking.public_uri(uri))

@@ -136,12 +136,13 @@ def _follow(store: Store, sweep: SweepDirectory, runner: Runner, mirror: Any) ->
 
 
 def _keep_report(store: Store, sweep: SweepDirectory, mirror: Any, due: float) -> float:
-    from ablatrix_reports.write import read_report, write_report
+    from ablatrix.cli.syncing import cell_means
+    from ablatrix_reports.write import write_report
 
     if time.monotonic() < due:
         return due
     write_report(store, sweep.name)
-    mirror.cell_means({cell.id: cell.mean for cell in read_report(store, sweep.name).cells if cell.mean is not None})
+    mirror.cell_means(cell_means(store, sweep.name))
     return time.monotonic() + REPORT_S
 
 

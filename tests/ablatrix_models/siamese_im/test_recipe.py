@@ -1,0 +1,121 @@
+"""SiameseIM's configs: Table 3 is a set of values, impossible combinations are refused, and no torch is needed."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+from ablatrix_models.recipe.augment import Augment
+from ablatrix_models.recipe.fields import build
+from ablatrix_models.recipe.siameseim import PatchMask, SiameseIM, ViT, grid_problems, view_problems
+
+
+def problems_of(cls: type, mapping: dict[str, Any]) -> dict[str, str]:
+    return {problem.key: problem.message for problem in build(cls, mapping)[1]}
+
+
+def test_every_row_of_table_3_is_a_valid_setting(row: dict[str, Any]) -> None:
+    settings, problems = build(SiameseIM, row)
+
+    assert problems == []
+    assert settings is not None
+    assert list(grid_problems(settings, ViT(), 224)) == []
+    assert list(view_problems(settings, Augment(), Augment(), "none")) == []
+
+
+def test_the_rows_of_table_3_differ_from_each_other(table3: dict[str, dict[str, Any]]) -> None:
+    settings = [build(SiameseIM, row)[0] for row in table3.values()]
+
+    assert len(set(settings)) == len(table3)
+
+
+@pytest.mark.parametrize(
+    ("mapping", "key", "message"),
+    [
+        ({"target": "pixel"}, "loss", "is unigrad, but pixel targets have no negatives. Use l2."),
+        ({"target": "pixel", "loss": "global"}, "loss", "is global, but pixel targets"),
+        ({"target": "pixel", "loss": "l2", "target_norm": "moco-like"}, "target_norm", "For pixels use mae-like"),
+        ({"target": "pixel", "loss": "l2", "prediction_norm": True}, "prediction_norm", "predicted pixels need their own scale"),
+        ({"target_norm": "none"}, "target_norm", "features without a norm can shrink to 0"),
+        ({"target_norm": "moco-like", "prediction_norm": True}, "prediction_norm", "norms the prediction already"),
+        ({"scored": "removed"}, "scored", "only pixels of the same view"),
+        ({"target": "pixel", "loss": "l2", "scored": "removed"}, "scored", "only pixels of the same view"),
+        ({"loss": "l2", "negative_weight": 0.1}, "negative_weight", "is 0.1, but the l2 loss has no negatives"),
+        ({"dim": 30, "heads": 3}, "dim", "is 30, but sine-cosine positions need a multiple of 4"),
+        ({"dim": 768, "heads": 7}, "heads", "is 7, which does not divide the dim of 768"),
+        ({"mask": {"ratio": 1.5}}, "mask.ratio", "is 1.5, but at most 1 is allowed"),
+        ({"loss": "unigrd"}, "loss", "Did you mean 'unigrad'?"),
+    ],
+)
+def test_impossible_settings_are_refused_with_the_way_out(mapping: dict[str, Any], key: str, message: str) -> None:
+    problems = problems_of(SiameseIM, mapping)
+
+    assert message in problems[key]
+
+
+def test_an_encoder_whose_heads_do_not_divide_its_width_is_refused() -> None:
+    assert "does not divide the width of 64" in problems_of(ViT, {"width": 64, "heads": 3})["heads"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "backbone", "image_size", "key", "message"),
+    [
+        (SiameseIM(), object(), 224, "backbone.name", "Use backbone: vit"),
+        (SiameseIM(), ViT(patch=15), 224, "backbone.patch", "images of 224 pixels need a smaller patch that divides them"),
+        (SiameseIM(), ViT(patch=32), 32, "backbone.patch", "need a smaller patch"),
+        (SiameseIM(mask=PatchMask(ratio=0.0)), ViT(), 224, "method.mask.ratio", "196 of 196 patches stay"),
+        (SiameseIM(mask=PatchMask(ratio=1.0)), ViT(), 224, "method.mask.ratio", "so 0 of 196 patches stay"),
+        (SiameseIM(), ViT(patch=8), 32, "method.mask.min_block", "the largest block that fits 4 x 4 patches has 9"),
+    ],
+)
+def test_settings_that_do_not_fit_the_grid_are_refused(
+    settings: SiameseIM, backbone: object, image_size: int, key: str, message: str
+) -> None:
+    (problem,) = grid_problems(settings, backbone, image_size)
+
+    assert problem.key == key
+    assert message in problem.message
+
+
+def test_views_that_positions_cannot_describe_are_refused() -> None:
+    turned = Augment(rotation_deg=10.0)
+
+    problems = list(view_problems(SiameseIM(), Augment(), turned, "mixmask"))
+
+    assert [problem.key for problem in problems] == ["mixing.kind", "augment_b.rotation_deg"]
+    assert list(view_problems(SiameseIM(views="same"), turned, turned, "none")) == []
+
+
+@pytest.mark.parametrize(
+    ("settings", "negatives"),
+    [
+        (SiameseIM(), 0.02),
+        (SiameseIM(target_norm="moco-like"), 15.36),
+        (SiameseIM(target_norm="moco-like", negative_weight=0.02), 0.02),
+        (SiameseIM(loss="l2"), 0.0),
+    ],
+)
+def test_moco_like_norm_scales_the_repulsion_to_the_same_strength(settings: SiameseIM, negatives: float) -> None:
+    assert settings.negatives == pytest.approx(negatives)
+
+
+@pytest.mark.parametrize(
+    ("settings", "removed_only"),
+    [
+        (SiameseIM(), False),
+        (SiameseIM(target="pixel", loss="l2"), False),
+        (SiameseIM(target="pixel", loss="l2", views="same"), True),
+        (SiameseIM(target="pixel", loss="l2", views="same", scored="all"), False),
+    ],
+)
+def test_only_pixels_of_the_same_view_leave_visible_patches_out_of_the_loss(settings: SiameseIM, removed_only: bool) -> None:
+    assert settings.scores_removed_only is removed_only
+
+
+def test_the_configs_need_no_torch() -> None:
+    script = "import sys, ablatrix_models.recipe.siameseim; sys.exit('torch' in sys.modules)"
+
+    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
