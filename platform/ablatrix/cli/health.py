@@ -38,6 +38,7 @@ def show(store: Store, tracking_uri: str | None, as_json: bool) -> None:
         _gpu,
         lambda: _store(store),
         _data,
+        _ray,
         lambda: _tracking(store, tracking_uri),
     )
     findings = [check() for check in checks]
