@@ -105,7 +105,8 @@ class Pretraining:
         self.loss_sum += loss.detach().double()
         if self.step % CHECK_STEPS == 0 or self.step % self.steps_per_epoch == 0:
             self._check_finite()
-        self.method.after_step(self.step / self.steps_per_epoch, (self.step - 1) // self.steps_per_epoch, recipe.schedule.epochs)
+        progress = self.step / (self.steps_per_epoch * recipe.schedule.epochs)
+        self.method.after_step(progress, (self.step - 1) // self.steps_per_epoch, recipe.schedule.epochs)
 
     def _check_finite(self) -> None:
         if not math.isfinite(self.loss_sum.item()):

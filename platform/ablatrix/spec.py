@@ -70,8 +70,10 @@ def _without(values: dict[str, Any], places: list[Place]) -> dict[str, Any]:
         for key in place:
             if isinstance(part, dict):
                 holder, name = part, key  # of a list no item can go alone: the others would change their places
-            held = key in part if isinstance(part, dict) else isinstance(part, list) and key in range(len(part))
-            part = part[key] if held else None
+            try:
+                part = part[key]
+            except (LookupError, TypeError):  # what is missing has a place too
+                part = None
         holder.pop(name, None)
     return rest
 

@@ -3,13 +3,14 @@ from __future__ import annotations
 import inspect
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from ablatrix import errors
 from ablatrix.errors import AblatrixError, DamagedRecord, FileProblem, InvalidInput, SweepFileError
 
-KINDS = [kind for kind in vars(errors).values() if inspect.isclass(kind) and issubclass(kind, Exception)]
+KINDS: list[Any] = [kind for kind in vars(errors).values() if inspect.isclass(kind) and issubclass(kind, Exception)]
 CODES = {
     "AblatrixError": 1, "InvalidInput": 2, "SweepFileError": 2, "DamagedRecord": 2, "TrialsMissing": 3, "NotReproduced": 4,
     "Refused": 5, "Unreachable": 6, "Interrupted": 130,

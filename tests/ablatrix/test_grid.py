@@ -3,9 +3,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from tiny_sweep import SWEEP, make_plan, problems_of
 
 from ablatrix.grid import Axis, Level, combinations, label, matches
+from tiny_sweep import SWEEP, make_plan, problems_of
 
 
 @pytest.mark.parametrize(

@@ -3,10 +3,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from tiny_sweep import plain_recipe
 
 from ablatrix import document
 from ablatrix.layers import Change, changes, resolve
+from tiny_sweep import plain_recipe
 
 
 def test_nested_and_dotted_keys_are_the_same_change_with_the_line_of_the_value(tmp_path: Path) -> None:

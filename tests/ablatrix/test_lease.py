@@ -11,7 +11,10 @@ import pytest
 
 from ablatrix.lease import Held, is_held, lease
 
-HOLD = "import sys, time, pathlib; from ablatrix.lease import lease\nwith lease(pathlib.Path(sys.argv[1])):\n print('held', flush=True); time.sleep(60)"
+HOLD = (
+    "import sys, time, pathlib; from ablatrix.lease import lease\n"
+    "with lease(pathlib.Path(sys.argv[1])):\n print('held', flush=True); time.sleep(60)"
+)
 
 
 def holder(path: Path) -> subprocess.Popen[str]:

@@ -40,7 +40,9 @@ def test_keys_of_a_newer_version_are_passed_over() -> None:
     assert decode(Status, json.dumps(newer)).state == "running"
 
 
-@pytest.mark.parametrize(("text", "error"), [("[]", ValueError), ("{}", TypeError), ("{", ValueError), ("", ValueError), ("null", ValueError)])
+@pytest.mark.parametrize(
+    ("text", "error"), [("[]", ValueError), ("{}", TypeError), ("{", ValueError), ("", ValueError), ("null", ValueError)]
+)
 def test_what_is_no_record_is_refused(text: str, error: type[Exception]) -> None:
     with pytest.raises(error, match=r"JSON|missing|Expecting"):
         decode(Status, text)

@@ -3,16 +3,18 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from stored_sweep import begin, finish, report, submit
 
 from ablatrix.errors import DamagedRecord, InvalidInput
 from ablatrix.records import TrialRecipe
 from ablatrix.store import Store
+from stored_sweep import begin, finish, report, submit
 
 ID = "0123456789abcdef"
 
 
-@pytest.mark.parametrize("bad", ["", "abc", "g" * 16, ID.upper(), ID + "0", "../../../../etc/x", "..", "０" * 16, ID[:15] + "/", ID[:15] + "\n"])
+@pytest.mark.parametrize(
+    "bad", ["", "abc", "g" * 16, ID.upper(), ID + "0", "../../../../etc/x", "..", "０" * 16, ID[:15] + "/", ID[:15] + "\n"]
+)
 def test_only_sixteen_hex_digits_are_a_trial_id(tmp_path: Path, bad: str) -> None:
     with pytest.raises(InvalidInput, match="16 hex digits are needed"):
         Store(tmp_path).trial(bad)
@@ -81,7 +83,9 @@ def test_trials_and_sweeps_are_listed_by_name_without_what_is_half_made(tmp_path
     assert [trial.id[-1] for trial in store.trials()] == ["1", "2"]
 
 
-@pytest.mark.parametrize("torn", ['{"epoch": 3, "st', '{"epoch": 3, "step": 1, "time": 0, "values": {}}', "\0\0\0\0", "é".encode()[:1].decode("latin-1")])
+@pytest.mark.parametrize(
+    "torn", ['{"epoch": 3, "st', '{"epoch": 3, "step": 1, "time": 0, "values": {}}', "\0\0\0\0", "é".encode()[:1].decode("latin-1")]
+)
 def test_a_torn_last_line_is_left_out_of_the_reports(tmp_path: Path, torn: str) -> None:
     trial = begin(submit(tmp_path), 0)
     report(trial, [1, 2])

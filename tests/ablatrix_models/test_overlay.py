@@ -12,7 +12,9 @@ from ablatrix_models.recipe.overlay import flatten, overlay
 
 leaves = st.none() | st.booleans() | st.integers() | st.text(max_size=3) | st.lists(st.integers(), max_size=2)
 names = st.sampled_from(["a", "b", "c", "kind"])
-nested = st.dictionaries(names, st.recursive(leaves, lambda inner: st.dictionaries(names, inner, min_size=1, max_size=3), max_leaves=6), max_size=4)
+nested = st.dictionaries(
+    names, st.recursive(leaves, lambda inner: st.dictionaries(names, inner, min_size=1, max_size=3), max_leaves=6), max_size=4
+)
 
 
 @given(nested)

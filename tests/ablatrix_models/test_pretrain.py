@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_sweep import tiny_recipe
 from torch import Tensor
 
 from ablatrix_models import augment, pretrain
@@ -15,6 +14,7 @@ from ablatrix_models.data.load import load
 from ablatrix_models.pretrain import Diverged, Pretraining, TooFewImages, initial_method, stream_generator, train_and_evaluate
 from ablatrix_models.recipe import Recipe
 from ablatrix_models.session import MemorySession, TrialStopped
+from tiny_sweep import tiny_recipe
 
 CPU = torch.device("cpu")
 WALL_CLOCK = "train.images_per_s"
@@ -77,7 +77,11 @@ METHODS: dict[str, Any] = {
     "simclr": {"method": {"name": "simclr", "hidden": 8, "dim": 8}},
     "byol": {"method": {"name": "byol", "hidden": 8, "dim": 8}},
     "simsiam": {"method": {"name": "simsiam", "hidden": 8, "dim": 8, "predictor_hidden": 4}},
-    "adam-both": {"optimizer": "adam", "mixing": {"kind": "both", "permutation": "random"}, "mask": {"kind": "discrete", "grid": 4, "per": "image"}},
+    "adam-both": {
+        "optimizer": "adam",
+        "mixing": {"kind": "both", "permutation": "random"},
+        "mask": {"kind": "discrete", "grid": 4, "per": "image"},
+    },
 }
 
 
@@ -125,22 +129,18 @@ def test_a_run_stopped_at_every_step_still_ends_the_same() -> None:
 
 
 def test_a_run_killed_between_checkpoints_repeats_what_was_lost() -> None:
-    recipe = recipe_of("moco")
-    undisturbed, reference = run(recipe)
+    undisturbed, reference = run(recipe_of("moco"))
+    # As after a kill in the second epoch: the first epoch's checkpoint, and a report that came after it.
     session = StoringSession()
-    run(recipe, session=session)
-    saved: list[tuple[bytes | None, int]] = []
-    killed = StoringSession(stop_at=4)
-    killed.save_checkpoint = lambda state: (saved or StoringSession.save_checkpoint(killed, state), saved.append((killed.file, 1)))[0]  # type: ignore
+    killed = StoringSession(stop_at=3)
     with pytest.raises(TrialStopped):
-        run(recipe, session=killed)
-    again = StoringSession()
-    again.file, again.kept, again.reports = saved[0][0], 1, list(killed.reports)
-    resumed, _ = run(recipe, session=again)
+        run(recipe_of("moco"), session=killed)
+    session.file, session.kept = killed.file, 1
+    session.reports = [*killed.reports, (2, 4, {"train.loss": 0.0})]
+    resumed, _ = run(recipe_of("moco"), session=session)
 
-    assert torch.load(io.BytesIO(saved[0][0] or b""), weights_only=True)["step"] == 2
     assert same(resumed, undisturbed)
-    assert again.values() == reference.values()
+    assert session.values() == reference.values()
 
 
 def test_a_finished_run_that_is_run_again_only_loads() -> None:

@@ -46,7 +46,9 @@ def test_a_word_for_a_section_is_its_kind_or_its_name() -> None:
 
 
 def test_every_problem_is_told_at_once_with_its_place() -> None:
-    found = problems_of({"mask": {"grid": 1, "kind": "round"}, "optimizer": {"lr": "1e-3", "momentun": 1}, "extra": 1, "data": {"image_size": 2.5}})
+    found = problems_of(
+        {"mask": {"grid": 1, "kind": "round"}, "optimizer": {"lr": "1e-3", "momentun": 1}, "extra": 1, "data": {"image_size": 2.5}}
+    )
 
     assert set(found) == {"mask.grid", "mask.kind", "optimizer.lr", "optimizer.momentun", "extra", "data.image_size"}
     assert "without quotes" in found["optimizer.lr"]

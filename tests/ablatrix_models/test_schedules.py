@@ -4,12 +4,12 @@ import math
 
 import numpy as np
 import pytest
-from golden import load_golden
 from hypothesis import given
 from hypothesis import strategies as st
 
 from ablatrix_models.recipe.optimize import Schedule
 from ablatrix_models.schedules import learning_rate_factor
+from golden import load_golden
 
 STEPS = 7  # per epoch
 

@@ -18,7 +18,7 @@ from ablatrix_models.siamese_im.positions import relative_embedding
 from ablatrix_models.siamese_im.schedule import target_momentum
 from ablatrix_models.siamese_im.unigrad import feature_terms
 from ablatrix_models.siamese_im.views import RelativeGeometry, same_geometry
-from ablatrix_models.siamese_im.vit import Encoder
+from ablatrix_models.siamese_im.vit import Encoder, token_groups
 
 
 class SiameseIM(Method):
@@ -29,15 +29,15 @@ class SiameseIM(Method):
     """
 
     # Narrower than the contract, which reads them only.
-    encoder: Encoder  # pyright: ignore[reportIncompatibleVariableOverride]
-    head: Projector  # pyright: ignore[reportIncompatibleVariableOverride]
+    encoder: Encoder
+    head: Projector
 
     def __init__(self, settings: config.SiameseIM, backbone: config.ViT, image_size: int) -> None:
         super().__init__()
         self.settings, self.patch = settings, backbone.patch
         self.progress = 0.0
-        self.encoder = Encoder(backbone, image_size)
-        self.head = Projector(backbone.width, settings)
+        self.encoder = Encoder(backbone, image_size)  # pyright: ignore[reportIncompatibleVariableOverride]
+        self.head = Projector(backbone.width, settings)  # pyright: ignore[reportIncompatibleVariableOverride]
         values = settings.dim if settings.target == "feature" else 3 * backbone.patch**2
         self.decoder = Decoder(self.encoder.grid, values, settings)
         if settings.target == "feature":
@@ -88,7 +88,7 @@ class SiameseIM(Method):
     def predict(self, a: Tensor, geometry: RelativeGeometry, removed: Tensor) -> Tensor:
         """Predictions for view b's patches, (batch, patches, values), from what `removed` leaves of view a."""
         visible = visible_indices(removed).to(a.device, non_blocking=True)
-        relative = relative_embedding(geometry, self.encoder.grid, self.settings.dim).to(self.decoder.positions)
+        relative = relative_embedding(geometry.to(a.device), self.encoder.grid, self.settings.dim).to(self.decoder.positions)
         return self.decoder(self.head(self.encoder.tokens(a, visible)), visible, relative)
 
     @torch.no_grad()
@@ -124,6 +124,4 @@ class SiameseIM(Method):
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """Matrices, and with them CLS and mask token, decay; vectors do not (methods 1.7)."""
-        trained = [parameter for parameter in self.parameters() if parameter.requires_grad]
-        vectors = [parameter for parameter in trained if parameter.ndim <= 1]
-        return [{"params": [p for p in trained if p.ndim > 1]}, {"params": vectors, "weight_decay": 0.0}]
+        return token_groups(self)

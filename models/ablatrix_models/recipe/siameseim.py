@@ -14,7 +14,7 @@ SINCOS_PARTS = 4  # sine and cosine of rows and of columns
 
 @dataclass(frozen=True)
 class ViT:
-    """A vision transformer (Dosovitskiy et al. 2021) without final norm and classifier; features are pooled patch tokens."""
+    """A vision transformer (Dosovitskiy et al. 2021) without classifier; features are pooled patch tokens."""
 
     name: Literal["vit"] = "vit"
     patch: int = value(16, "pixels per side of a patch", low=1)
@@ -22,6 +22,7 @@ class ViT:
     depth: int = value(12, "transformer blocks", low=1)
     heads: int = value(12, "of the attention; must divide the width", low=1)
     pool: Literal["patches", "cls"] = value("patches", "features are the mean of the patch tokens, or the CLS token")
+    final_norm: bool = value(False, "layer norm after the blocks: MAE has one, SiameseIM none")
     train_patch_embedding: bool = value(False, "released SiameseIM keeps it at its random initialisation, as MoCo v3 does")
 
     @staticmethod
@@ -31,7 +32,7 @@ class ViT:
 
     def problems(self) -> Iterator[Problem]:
         """Rules across fields."""
-        yield from _width_problems("width", self.width, self.heads)
+        yield from width_problems("width", self.width, self.heads)
 
 
 @dataclass(frozen=True)
@@ -98,7 +99,7 @@ class SiameseIM:
 
     def problems(self) -> Iterator[Problem]:
         """Rules across fields."""
-        yield from _width_problems("dim", self.dim, self.heads)
+        yield from width_problems("dim", self.dim, self.heads)
         if self.target == "pixel" and self.loss != "l2":
             yield Problem("loss", f"is {self.loss}, but pixel targets have no negatives. Use l2.")
         if self.target == "pixel" and self.target_norm == "moco-like":
@@ -115,31 +116,30 @@ class SiameseIM:
             yield Problem("negative_weight", f"is {self.negative_weight:g}, but the l2 loss has no negatives. Use loss: unigrad.")
 
 
-def _width_problems(key: str, width: int, heads: int) -> Iterator[Problem]:
+def width_problems(key: str, width: int, heads: int) -> Iterator[Problem]:
+    """Rules between a transformer's width, under `key`, its heads and its positions."""
     if width % SINCOS_PARTS:
         yield Problem(key, f"is {width}, but sine-cosine positions need a multiple of {SINCOS_PARTS}.")
     if width % heads:
         yield Problem("heads", f"is {heads}, which does not divide the {key} of {width}. Use a divisor.")
 
 
-def grid_problems(method: SiameseIM, backbone: object, image_size: int) -> Iterator[Problem]:
-    """Rules between the method, its encoder and the images, with keys as seen from the recipe's root."""
+def grid_problems(mask: PatchMask, backbone: object, image_size: int) -> Iterator[Problem]:
+    """Rules between a method that removes patches, its encoder and the images, with keys as seen from the recipe's root."""
     if not isinstance(backbone, ViT):
-        yield Problem("backbone.name", "is no ViT, but siameseim leaves patches out of the encoder. Use backbone: vit.")
+        yield Problem("backbone.name", "is no ViT, but removed patches are left out of the encoder. Use backbone: vit.")
         return
     if image_size % backbone.patch or image_size <= backbone.patch:
         yield Problem("backbone.patch", f"is {backbone.patch}, but images of {image_size} pixels need a smaller patch that divides them.")
         return
     grid = image_size // backbone.patch
-    visible = method.mask.visible(grid**2)
+    visible = mask.visible(grid**2)
     if not 0 < visible < grid**2:
-        yield Problem(
-            "method.mask.ratio", f"is {method.mask.ratio:g}, so {visible} of {grid**2} patches stay. Some must stay, and some must go."
-        )
-    if method.mask.kind == "blockwise" and method.mask.min_block > (grid - 1) ** 2:
+        yield Problem("method.mask.ratio", f"is {mask.ratio:g}, so {visible} of {grid**2} patches stay. Some must stay, and some must go.")
+    if mask.kind == "blockwise" and mask.min_block > (grid - 1) ** 2:
         yield Problem(
             "method.mask.min_block",
-            f"is {method.mask.min_block}, but the largest block that fits {grid} x {grid} patches has {(grid - 1) ** 2}. Use fewer.",
+            f"is {mask.min_block}, but the largest block that fits {grid} x {grid} patches has {(grid - 1) ** 2}. Use fewer.",
         )
 
 

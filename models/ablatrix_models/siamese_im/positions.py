@@ -12,11 +12,14 @@ LOG_SCALE = 10.0  # log ratios of box sizes are spread by this before they are e
 
 
 def sincos(values: Tensor, dim: int) -> Tensor:
-    """All sines, then all cosines, of `values` times dim/2 frequencies from 1 down: (..., dim) float64 (Vaswani et al. 2017, 3.5)."""
+    """All sines, then all cosines, of `values` times dim/2 frequencies from 1 down: (..., dim) float32 (Vaswani et al. 2017, 3.5).
+
+    Angles are taken in float64, where far positions keep their digits.
+    """
     half = dim // 2
     frequencies = PERIOD ** (-torch.arange(half, dtype=torch.float64, device=values.device) / half)
     angles = values.double()[..., None] * frequencies
-    return torch.cat([angles.sin(), angles.cos()], dim=-1)
+    return torch.cat([angles.sin(), angles.cos()], dim=-1).float()
 
 
 def fixed_embedding(grid: int, dim: int) -> Tensor:
@@ -24,7 +27,7 @@ def fixed_embedding(grid: int, dim: int) -> Tensor:
     if dim % 4:
         raise ValueError(f"dim is {dim}, but sine and cosine of rows and columns need a multiple of 4.")
     line = torch.arange(grid)
-    return _grid_code(line[None], line[None], dim)[0].float()
+    return _grid_code(line[None], line[None], dim)[0]
 
 
 def relative_embedding(geometry: RelativeGeometry, grid: int, dim: int) -> Tensor:
@@ -36,7 +39,7 @@ def relative_embedding(geometry: RelativeGeometry, grid: int, dim: int) -> Tenso
     places = _grid_code(rows, columns, dim)
     ratios = [sincos(LOG_SCALE * scale.log(), dim // 2) for scale in (geometry.row_scale, geometry.column_scale)]
     sizes = torch.cat(ratios, dim=-1)[:, None].expand_as(places)
-    return torch.cat([places, sizes], dim=-1).float()
+    return torch.cat([places, sizes], dim=-1)
 
 
 def _grid_code(rows: Tensor, columns: Tensor, dim: int) -> Tensor:

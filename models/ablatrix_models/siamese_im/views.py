@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 
 import torch
@@ -27,12 +28,16 @@ class RelativeGeometry:
     def __len__(self) -> int:
         return len(self.row_offset)
 
+    def to(self, device: torch.device) -> RelativeGeometry:
+        """The same on `device`."""
+        return RelativeGeometry(**{f.name: getattr(self, f.name).to(device, non_blocking=True) for f in dataclasses.fields(self)})
+
     def positions(self, grid: int) -> tuple[Tensor, Tensor]:
         """Centres of b's patches on a's grid, in patches, 0 the centre of a's first: rows and columns, each (batch, grid) float64.
 
         The released code's formula (methods 1.2): the paper's equation 2 lacks the half patch and the flips.
         """
-        centres = torch.arange(grid, dtype=torch.float64) + 0.5
+        centres = torch.arange(grid, dtype=torch.float64, device=self.row_scale.device) + 0.5
         rows = self.row_scale[:, None] * centres + grid * self.row_offset[:, None] - 0.5
         signed = torch.where(self.flipped, -self.column_scale, self.column_scale)
         start = torch.where(self.flipped, self.mirrored_offset, self.column_offset)

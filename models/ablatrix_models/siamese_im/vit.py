@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from timm.models.vision_transformer import Block
@@ -33,8 +33,15 @@ def gather(tokens: Tensor, index: Tensor) -> Tensor:
     return tokens.gather(1, index[:, :, None].expand(-1, -1, tokens.shape[2]))
 
 
+def token_groups(network: nn.Module) -> list[dict[str, Any]]:
+    """Optimiser groups as timm's grouping makes them: matrices, and with them CLS and mask token, decay; vectors do not (methods 1.7)."""
+    trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    vectors = [parameter for parameter in trained if parameter.ndim <= 1]
+    return [{"params": [p for p in trained if p.ndim > 1]}, {"params": vectors, "weight_decay": 0.0}]
+
+
 class Encoder(nn.Module):
-    """A vision transformer on images of one size, without a final norm, with fixed sine-cosine positions.
+    """A vision transformer on images of one size, with fixed sine-cosine positions.
 
     Raises ValueError where the patch does not divide the image.
     """
@@ -49,6 +56,7 @@ class Encoder(nn.Module):
         self.patch_embedding = nn.Conv2d(3, config.width, config.patch, stride=config.patch)
         self.cls_token = nn.Parameter(torch.empty(1, 1, config.width))
         self.blocks = blocks(config.depth, config.width, config.heads, "layer")
+        self.norm: nn.Module = token_norm("layer")(config.width) if config.final_norm else nn.Identity()
         self.register_buffer("positions", fixed_embedding(self.grid, config.width), persistent=False)
         initialise(self)
         nn.init.xavier_uniform_(self.patch_embedding.weight.view(config.width, -1))
@@ -64,7 +72,7 @@ class Encoder(nn.Module):
         if visible is not None:
             patches = gather(patches, visible)
         cls_token = self.cls_token.expand(len(images), -1, -1)  # its position is zero
-        return self.blocks(torch.cat([cls_token, patches], dim=1))
+        return self.norm(self.blocks(torch.cat([cls_token, patches], dim=1)))
 
     def forward(self, images: Tensor) -> Tensor:
         """Pooled features of whole images: (batch, width)."""

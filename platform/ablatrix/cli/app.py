@@ -6,10 +6,10 @@ import sys
 import time
 from typing import Annotated
 
-import click
 import typer
 
 from ablatrix.cli import output
+from ablatrix.cli.data import data_app
 from ablatrix.cli.options import (
     JsonOption,
     ProfileOption,
@@ -33,6 +33,8 @@ app = typer.Typer(
     rich_markup_mode=None,
     help="One sweep file in, the paper's ablation table out.",
 )
+
+app.add_typer(data_app, name="data")
 
 
 @app.command()
@@ -213,24 +215,22 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         code = app(args=arguments, standalone_mode=False)
     except AblatrixError as error:
-        _tell(str(error))
+        # A file's problems each begin with their place, as editors and grep expect.
+        sys.stderr.write(("" if isinstance(error, SweepFileError) else "error: ") + f"{error}\n")
         code = error.exit_code
-    except click.exceptions.Abort:
-        code = 130
-    except click.ClickException as error:
-        error.show()
-        code = 2
-    except KeyboardInterrupt:
+    except (typer.Abort, KeyboardInterrupt):
         code = 130
     except BrokenPipeError:
         sys.stderr.close()
         code = 0
+    except Exception as error:
+        # Typer carries a click of its own, which exports no base class; its usage errors are those that can show themselves.
+        show = getattr(error, "show", None)
+        if show is None:
+            raise
+        show()
+        code = 2
     sys.exit(code or 0)
 
 
-def _tell(message: str) -> None:
-    prefix = "" if "\n" in message or message.startswith("/") else "error: "
-    sys.stderr.write(prefix + message + "\n")
-
-
-__all__ = ["InvalidInput", "app", "main"]
+__all__ = ["app", "main"]

@@ -18,7 +18,7 @@ from ablatrix_models.siamese_im.views import RelativeGeometry, same_geometry
 
 Rows = dict[str, dict[str, Any]]
 BATCH, SIZE, PATCH, GRID = 4, 16, 4, 4
-TINY = {"dim": 16, "heads": 2, "projector_depth": 1, "decoder_depth": 1}
+TINY: dict[str, Any] = {"dim": 16, "heads": 2, "projector_depth": 1, "decoder_depth": 1}
 BACKBONE = config.ViT(patch=PATCH, width=8, depth=1, heads=2)
 
 
@@ -178,6 +178,19 @@ def test_batch_norm_statistics_of_the_target_are_its_own() -> None:
     assert not torch.allclose(online, target)  # type: ignore[arg-type]
 
 
+def test_half_precision_gives_the_loss_of_full_precision_to_within_its_rounding() -> None:
+    method = tiny().float().train()
+    a, b = (view.float() for view in views())
+    expected, _ = copy.deepcopy(method).loss(a, b, (), stream(), geometry())
+
+    with torch.autocast("cpu", torch.bfloat16):
+        loss, _ = method.loss(a, b, (), stream(), geometry())
+    loss.backward()
+
+    assert loss.dtype == torch.float32
+    assert loss.item() == pytest.approx(expected.item(), rel=0.02)
+
+
 def test_momentum_rises_to_one_with_progress() -> None:
     method = tiny()
     momenta = [method.momentum]
@@ -217,7 +230,7 @@ def test_an_encoder_that_leaves_nothing_out_sees_the_whole_image() -> None:
 
 def test_features_can_be_the_cls_token() -> None:
     torch.manual_seed(0)
-    method = SiameseIM(config.SiameseIM(**TINY), config.ViT(patch=4, width=8, depth=1, heads=2, pool="cls"), SIZE).eval()  # type: ignore[arg-type]
+    method = SiameseIM(config.SiameseIM(**TINY), config.ViT(patch=4, width=8, depth=1, heads=2, pool="cls"), SIZE).eval()
     a = views()[0].float()
 
     torch.testing.assert_close(method.features(a), method.encoder.tokens(a)[:, 0])
@@ -225,7 +238,7 @@ def test_features_can_be_the_cls_token() -> None:
 
 
 def test_the_patch_embedding_is_frozen_unless_asked_for() -> None:
-    trained = SiameseIM(config.SiameseIM(**TINY), config.ViT(patch=4, width=8, depth=1, heads=2, train_patch_embedding=True), SIZE)  # type: ignore[arg-type]
+    trained = SiameseIM(config.SiameseIM(**TINY), config.ViT(patch=4, width=8, depth=1, heads=2, train_patch_embedding=True), SIZE)
 
     assert not tiny().encoder.patch_embedding.weight.requires_grad
     assert trained.encoder.patch_embedding.weight.requires_grad
@@ -271,4 +284,4 @@ def test_a_progress_in_epochs_is_refused() -> None:
 
 def test_a_patch_that_does_not_divide_the_image_is_refused() -> None:
     with pytest.raises(ValueError, match="patches of 5 pixels do not divide images of 16"):
-        SiameseIM(config.SiameseIM(**TINY), config.ViT(patch=5, width=8, depth=1, heads=2), SIZE)  # type: ignore[arg-type]
+        SiameseIM(config.SiameseIM(**TINY), config.ViT(patch=5, width=8, depth=1, heads=2), SIZE)

@@ -9,8 +9,6 @@ import torch
 from ablatrix_models.siamese_im.pixel_targets import norm_patches, patchify, pixel_loss
 from golden import load_golden
 
-TOLERANCE = {"rtol": 1e-5, "atol": 1e-6}
-
 
 @pytest.mark.parametrize("normed", [False, True])
 @pytest.mark.parametrize("patch", [8, 16])
@@ -31,7 +29,7 @@ def test_targets_loss_and_gradient_equal_the_released_ones(patch: int, normed: b
     key = f"norm_pix{int(normed)}__"
     np.testing.assert_array_equal(patches, golden["patchified_BL_pp3"])
     assert loss.item() == pytest.approx(float(golden[key + "loss_on_removed_f32"]), rel=1e-5)
-    np.testing.assert_allclose(prediction.grad, golden[key + "grad_wrt_prediction_f32"], **TOLERANCE)
+    torch.testing.assert_close(prediction.grad, torch.from_numpy(golden[key + "grad_wrt_prediction_f32"]), rtol=1e-5, atol=1e-6)
     everywhere = pixel_loss(prediction.detach(), target)
     assert everywhere.item() == pytest.approx(float(golden[key + "loss_on_all_patches_f32"]), rel=1e-5)
 

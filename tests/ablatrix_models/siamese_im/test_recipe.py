@@ -22,7 +22,7 @@ def test_every_row_of_table_3_is_a_valid_setting(row: dict[str, Any]) -> None:
 
     assert problems == []
     assert settings is not None
-    assert list(grid_problems(settings, ViT(), 224)) == []
+    assert list(grid_problems(settings.mask, ViT(), 224)) == []
     assert list(view_problems(settings, Augment(), Augment(), "none")) == []
 
 
@@ -74,7 +74,7 @@ def test_an_encoder_whose_heads_do_not_divide_its_width_is_refused() -> None:
 def test_settings_that_do_not_fit_the_grid_are_refused(
     settings: SiameseIM, backbone: object, image_size: int, key: str, message: str
 ) -> None:
-    (problem,) = grid_problems(settings, backbone, image_size)
+    (problem,) = grid_problems(settings.mask, backbone, image_size)
 
     assert problem.key == key
     assert message in problem.message

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -16,7 +18,7 @@ from golden import load_golden
 GOLDEN = "sim_tiny_model_three_steps_BN_proj_and_decoder"
 SETTINGS = config.SiameseIM(dim=24, heads=4, mask=config.PatchMask(ratio=0.5625, min_block=1))
 BACKBONE = config.ViT(patch=4, width=16, depth=2, heads=4)
-STEPS, ACTIVATION_TOLERANCE = 3, {"rtol": 1e-4, "atol": 1e-5}
+STEPS = 3
 
 # The start of a released parameter's name -> ours. The longest that fits is taken.
 ONLINE = {
@@ -79,6 +81,10 @@ def train_step(method: SiameseIM, optimizer: torch.optim.Optimizer, golden: dict
     return loss.item(), norm.item()
 
 
+def keep(seen: dict[str, Tensor], name: str, activation: Any) -> None:
+    seen[name] = activation.detach().clone()
+
+
 def test_three_steps_meet_the_released_losses_gradient_norms_and_parameters() -> None:
     golden = load_golden(GOLDEN)
     method = released_model(golden)
@@ -101,18 +107,21 @@ def test_the_first_step_meets_the_released_activations_and_gradients() -> None:
     golden = load_golden(GOLDEN)
     method = released_model(golden)
     seen: dict[str, Tensor] = {}
-    method.head.register_forward_pre_hook(lambda _, inputs: seen.setdefault("encoder_out_B_1plusVisible_16", inputs[0]))
-    method.head.register_forward_hook(lambda _, inputs, output: seen.setdefault("projector_out_B_1plusVisible_24", output))
-    method.decoder.embed_positions.register_forward_hook(lambda _, inputs, output: seen.setdefault("pos_b_after_linear_B_16_24", output))
-    method.decoder.register_forward_hook(lambda _, inputs, output: seen.setdefault("decoder_out_B_1plusVisibleplus16_24", output))
-    method.target_head.register_forward_hook(lambda _, inputs, output: seen.setdefault("target_projector_out_incl_cls_B_17_24", output))
+    method.head.register_forward_pre_hook(lambda _, inputs: keep(seen, "encoder_out_B_1plusVisible_16", inputs[0]))
+    for module, name in (
+        (method.head, "projector_out_B_1plusVisible_24"),
+        (method.decoder.embed_positions, "pos_b_after_linear_B_16_24"),
+        (method.decoder, "decoder_out_B_1plusVisibleplus16_24"),
+        (method.target_head, "target_projector_out_incl_cls_B_17_24"),
+    ):
+        module.register_forward_hook(lambda _, inputs, output, name=name: keep(seen, name, output))
 
     train_step(method, optimizer_of(method), golden, 0)
 
     assert len(seen) == 5
     for name, activation in seen.items():
         released = torch.from_numpy(golden[f"step0__{name}"])[:, -activation.shape[1] :]  # the decoder's input tokens are dropped by ours
-        torch.testing.assert_close(activation.detach(), released, **ACTIVATION_TOLERANCE)
+        torch.testing.assert_close(activation, released, rtol=1e-4, atol=1e-5)
     parameters = dict(method.named_parameters())
     keys = [key for key in golden if key.startswith("step0__clipped_grad__")]
     assert len(keys) == 8
@@ -139,4 +148,4 @@ def test_positions_enter_the_decoder_through_the_released_linear_layer() -> None
 
     embedded = method.decoder.embed_positions(relative_embedding(geometry, 4, 24))
 
-    torch.testing.assert_close(embedded.detach(), torch.from_numpy(golden["step0__pos_b_after_linear_B_16_24"]), **ACTIVATION_TOLERANCE)
+    torch.testing.assert_close(embedded.detach(), torch.from_numpy(golden["step0__pos_b_after_linear_B_16_24"]), rtol=1e-4, atol=1e-5)

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ablatrix_models.siamese_im.token_norm import TokenBatchNorm
 from golden import load_golden
+
+
+def assert_near(actual: Tensor | None, expected: Tensor) -> None:
+    torch.testing.assert_close(actual, expected, rtol=1e-5, atol=1e-6)
 
 
 def test_training_step_and_evaluation_equal_the_released_ones() -> None:
@@ -18,19 +22,18 @@ def test_training_step_and_evaluation_equal_the_released_ones() -> None:
     output = norm(tokens)
     output.backward(golden["upstream_grad_BLC"])
 
-    tolerance = {"rtol": 1e-5, "atol": 1e-6}
-    torch.testing.assert_close(output, golden["output_train_BLC_f32"], **tolerance)
-    torch.testing.assert_close(tokens.grad, golden["grad_input_BLC"], **tolerance)
-    torch.testing.assert_close(norm.bn.running_mean, golden["running_mean_after_one_step"], **tolerance)
-    torch.testing.assert_close(norm.bn.running_var, golden["running_var_after_one_step"], **tolerance)
-    torch.testing.assert_close(norm.eval()(tokens), golden["output_eval_after_one_step_BLC"], **tolerance)
+    assert_near(output, golden["output_train_BLC_f32"])
+    assert_near(tokens.grad, golden["grad_input_BLC"])
+    assert_near(norm.bn.running_mean, golden["running_mean_after_one_step"])
+    assert_near(norm.bn.running_var, golden["running_var_after_one_step"])
+    assert_near(norm.eval()(tokens), golden["output_eval_after_one_step_BLC"])
 
 
 def test_statistics_are_those_of_all_tokens_of_all_images() -> None:
     tokens = torch.randn(3, 5, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     rows = [tokens[i, j] for i in range(3) for j in range(5)]
-    mean = sum(rows) / 15
-    variance = sum((row - mean) ** 2 for row in rows) / 15
+    mean = torch.stack(rows).sum(0) / 15
+    variance = torch.stack([(row - mean) ** 2 for row in rows]).sum(0) / 15
 
     output = TokenBatchNorm(4, dtype=torch.float64)(tokens)
 
@@ -47,7 +50,9 @@ def test_half_precision_tokens_are_normed_in_full_precision() -> None:
 
 
 def test_it_can_be_exchanged_for_synchronised_batch_norm() -> None:
-    converted = nn.SyncBatchNorm.convert_sync_batchnorm(nn.Sequential(TokenBatchNorm(4)))
+    norms = nn.Sequential(TokenBatchNorm(4))
 
-    assert isinstance(converted[0], TokenBatchNorm)
-    assert isinstance(converted[0].bn, nn.SyncBatchNorm)
+    nn.SyncBatchNorm.convert_sync_batchnorm(norms)
+
+    assert isinstance(norms[0], TokenBatchNorm)
+    assert isinstance(norms[0].bn, nn.SyncBatchNorm)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Literal
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, distributed
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from ablatrix_models.siamese_im.unigrad import batch_norm_unit, feature_terms, layer_norm, unigrad
 from golden import load_golden
@@ -72,7 +74,7 @@ def test_a_normed_prediction_equals_the_released_online_norm(shape: str) -> None
 @pytest.mark.parametrize("form", ["dense", "global_meanpooled"])
 @pytest.mark.parametrize(("name", "norm"), [("mae_like", "mae-like"), ("moco_like", "moco-like")])
 @pytest.mark.parametrize("shape", ["B2_N9_D8", "B4_N16_D32"])
-def test_norms_and_global_loss_equal_the_derived_values(shape: str, name: str, norm: str, form: str) -> None:
+def test_norms_and_global_loss_equal_the_derived_values(shape: str, name: str, norm: Literal["mae-like", "moco-like"], form: str) -> None:
     golden = load_golden("sim_loss_norms_mae_like_and_moco_like_DERIVED")
     prediction, target = (torch.from_numpy(golden[f"{shape}__{key}_f64"]) for key in ("prediction_y", "target_z"))
     prefix = f"{shape}__{form}__{name}__lambda"
@@ -86,7 +88,7 @@ def test_norms_and_global_loss_equal_the_derived_values(shape: str, name: str, n
                 target,
                 norm=norm,
                 negative_weight=float(weight),
-                pooled=form != "dense",  # type: ignore[arg-type]
+                pooled=form != "dense",
             ),
             prediction,
         )
@@ -117,7 +119,7 @@ def test_value_and_gradient_equal_the_naive_form_over_all_pairs_of_tokens() -> N
 def test_the_gradient_is_the_one_of_methods_1_6() -> None:
     tokens, dim, weight = 21, 6, 0.7
     prediction, target = torch.randn(2, tokens, dim, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
-    correlation = sum(torch.outer(z, z) for z in target) / tokens
+    correlation = torch.stack([torch.outer(z, z) for z in target]).sum(0) / tokens
 
     _, gradient = value_and_gradient(lambda y: unigrad(y, target, weight), prediction)
 
@@ -128,7 +130,7 @@ def test_the_gradient_is_the_one_of_methods_1_6() -> None:
 def test_no_array_of_tokens_by_tokens_is_made() -> None:
     shapes: list[int] = []
 
-    class Sizes(torch.utils._python_dispatch.TorchDispatchMode):
+    class Sizes(TorchDispatchMode):
         def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
             result = func(*args, **(kwargs or {}))
             shapes.extend([result.numel()] if isinstance(result, Tensor) else [])

@@ -1,0 +1,116 @@
+"""Real runs through Ray, in processes of their own; the driver's death is one of the tests."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ablatrix.board import read_board
+from ablatrix.store import Store
+from tiny_sweep import RECIPE, SWEEP, write_sweep
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(280)]
+
+RUN = "import sys; from ablatrix.cli import main; main(sys.argv[1:])"
+# One level cannot be trained: at this rate the loss is no number.
+FAILING = SWEEP.replace("{key: mask.grid, levels: [2, 4]}", "{key: optimizer.lr, levels: [0.06, 1.0e+30]}").replace("grid:", "lr:")
+LONG = RECIPE.replace("epochs: 2", "epochs: 60")
+
+
+def command(file: Path, store: Path) -> list[str]:
+    return [sys.executable, "-c", RUN, "run", str(file), "--store", str(store), "--cpus", "2"]
+
+
+def run(file: Path, store: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command(file, store), capture_output=True, text=True, check=False, timeout=200)
+
+
+def states(store: Path, sweep: str = "tiny") -> dict[tuple[str, int], str]:
+    board = read_board(Store(store), Store(store).sweep(sweep))
+    return {(cell.cell, trial.seed): trial.state for cell in board.cells for trial in cell.trials}
+
+
+def outcome(store: Path) -> dict[str, Any]:
+    """Final metrics and reports of every trial, without what the clock says."""
+    found: dict[str, Any] = {}
+    for trial in Store(store).trials():
+        result = trial.result()
+        reports = [(r.epoch, r.step, {k: v for k, v in r.values.items() if k != "train.images_per_s"}) for r in trial.reports()]
+        found[trial.id] = (result.metrics if result else None, reports)
+    return found
+
+
+def test_a_sweep_with_a_failing_cell_finishes_the_others_and_says_why(tmp_path: Path) -> None:
+    file, store = write_sweep(tmp_path, FAILING), tmp_path / "runs"
+    first = run(file, store)
+    after_first = {trial.id: trial.status() for trial in Store(store).trials()}
+    second = run(file, store)
+    after_second = {trial.id: trial.status() for trial in Store(store).trials()}
+    failed = [trial for trial in Store(store).trials() if trial.result() is None]
+
+    assert first.returncode == 3, first.stderr
+    assert states(store) == {
+        ("lr=0.06", 0): "finished", ("lr=0.06", 1): "finished", ("lr=1e+30", 0): "failed", ("lr=1e+30", 1): "failed",
+    }  # fmt: skip
+    assert "2 failed (diverged):" in first.stderr
+    assert all(str(trial.log) in first.stderr for trial in failed)
+    assert "Traceback" not in first.stderr
+    assert second.returncode == 3, second.stderr
+    assert "2 trials to run, 2 in the store" in second.stderr
+    finished = after_first.keys() - {trial.id for trial in failed}
+    assert {i: after_second[i] for i in finished} == {i: after_first[i] for i in finished}
+    assert (store / "sweeps" / "tiny" / "report" / "report.html").is_file()
+
+
+def kill_mid_way(file: Path, store: Path) -> None:
+    """Start a run, and kill its driver once one trial is done and another is at work."""
+    driver = subprocess.Popen(command(file, store), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    try:
+        while time.monotonic() < deadline and driver.poll() is None:
+            trials = Store(store).trials()
+            if any(t.result() for t in trials) and any(not t.result() and len(t.reports()) >= 2 for t in trials):
+                return
+            time.sleep(0.02)
+        pytest.fail("the run was never mid-way")
+    finally:
+        os.kill(driver.pid, signal.SIGKILL)
+        driver.wait()
+
+
+def wait_until_nothing_runs(store: Path) -> None:
+    """The trials notice the death of their owners within seconds."""
+    from ablatrix.lease import is_held
+
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and any(is_held(trial.path / "lock") for trial in Store(store).trials()):
+        time.sleep(0.1)
+
+
+def test_a_killed_run_goes_on_from_its_checkpoints_to_the_same_numbers(tmp_path: Path) -> None:
+    file = write_sweep(tmp_path, SWEEP, LONG)
+    kill_mid_way(file, tmp_path / "killed")
+    wait_until_nothing_runs(tmp_path / "killed")
+    done = {trial.id: trial.status() for trial in Store(tmp_path / "killed").trials() if trial.result()}
+    begun = {t.id: t.reports()[-1].epoch for t in Store(tmp_path / "killed").trials() if not t.result() and t.reports()}
+    again = run(file, tmp_path / "killed")
+    undisturbed = run(file, tmp_path / "undisturbed")
+
+    assert (again.returncode, undisturbed.returncode) == (0, 0), again.stderr + undisturbed.stderr
+    assert done
+    assert begun
+    assert f"{4 - len(done)} trials to run, {len(done)} in the store" in again.stderr
+    for trial in Store(tmp_path / "killed").trials():
+        status = trial.status()
+        assert status is not None
+        assert status.attempt == (2 if trial.id in begun else 1)
+        if trial.id in done:
+            assert status == done[trial.id]
+    assert outcome(tmp_path / "killed") == outcome(tmp_path / "undisturbed")

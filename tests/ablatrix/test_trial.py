@@ -1,0 +1,226 @@
+from __future__ import annotations
+
+import dataclasses
+import json
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ablatrix.lease import lease
+from ablatrix.records import TrialRecipe
+from ablatrix.store import Store, TrialDirectory
+from ablatrix.trial import BUSY, FAILED, FINISHED, STOPPED, Order, cause_of, run
+from tiny_sweep import tiny_recipe
+
+CONTEXT = multiprocessing.get_context("forkserver")
+CONTEXT.set_forkserver_preload(["torch", "ablatrix_models.pretrain", "ablatrix_models.data.load", "ablatrix.trial"])
+# Long enough that a stop or a kill meets it at work.
+LONG = {"schedule__epochs": 40, "schedule__batch_size": 16, "evaluate__every": 10}
+
+
+def create(root: Path, **changes: Any) -> TrialDirectory:
+    trial = Store(root).trial("0123456789abcdef")
+    trial.create(TrialRecipe(trial.id, 3, "digits", tiny_recipe(**changes).as_mapping()))
+    return trial
+
+
+def start(trial: TrialDirectory, owner: int | None = None) -> Any:
+    """The trial in a process of its own, as a worker starts it."""
+    order = Order(str(trial.path.parents[1]), trial.id, str(trial.path.parents[1] / "stop"), 1, 0.0, owner or os.getpid())
+    child = CONTEXT.Process(target=run, args=(order,))
+    child.start()
+    return child
+
+
+def finish(trial: TrialDirectory, owner: int | None = None) -> int | None:
+    child = start(trial, owner)
+    child.join(60)
+    return child.exitcode
+
+
+def wait_for_epoch(trial: TrialDirectory, epoch: int) -> None:
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        if len(trial.reports()) >= epoch:
+            return
+        time.sleep(0.005)
+    pytest.fail(f"epoch {epoch} was never reported: {trial.log.read_text()}")
+
+
+def outcome(trial: TrialDirectory) -> tuple[dict[str, float], list[Any]]:
+    """Final metrics, and the reports without what the clock says."""
+    result = trial.result()
+    assert result is not None, trial.log.read_text()
+    reports = [(r.epoch, r.step, {k: v for k, v in r.values.items() if k != "train.images_per_s"}) for r in trial.reports()]
+    return result.metrics, reports
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, float], list[Any]]:
+    trial = create(tmp_path_factory.mktemp("store"), **LONG)
+    assert finish(trial) == FINISHED, trial.log.read_text()
+    return outcome(trial)
+
+
+def test_a_trial_leaves_its_result_its_reports_and_its_log(tmp_path: Path) -> None:
+    trial = create(tmp_path)
+    code = finish(trial)
+    status, result = trial.status(), trial.result()
+    assert status is not None
+    assert result is not None
+
+    assert code == FINISHED
+    assert (status.state, status.attempt, status.epoch, status.epochs, status.threads) == ("finished", 1, 2, 2, 1)
+    assert status.ended is not None
+    assert set(result.metrics) == {"knn.top1"}
+    assert result.device == "cpu"
+    assert {"python", "torch", "training code"} <= set(result.versions)
+    assert [report.epoch for report in trial.reports()] == [1, 2, 2]  # the last with the final metrics
+    assert trial.reports()[-1].values == result.metrics
+    assert "--- attempt 1 on" in trial.log.read_text()
+
+
+def test_a_finished_trial_is_not_run_again(tmp_path: Path) -> None:
+    trial = create(tmp_path)
+    finish(trial)
+    before = (trial.path / "result.json").read_bytes(), trial.status()
+    code = finish(trial)
+
+    assert code == FINISHED
+    assert ((trial.path / "result.json").read_bytes(), trial.status()) == before
+
+
+@pytest.mark.parametrize(
+    ("changes", "cause", "said"),
+    [
+        ({"data__name": "cifar10", "data__path": "/nowhere/at/all", "data__train_images": None}, "data", "DataError"),
+        ({"optimizer__lr": 1e30, "schedule__epochs": 20}, "diverged", "Diverged: the loss became"),
+    ],
+)  # fmt: skip
+def test_a_trial_that_fails_says_why_in_status_and_log(tmp_path: Path, changes: dict[str, Any], cause: str, said: str) -> None:
+    trial = create(tmp_path, **changes)
+    code = finish(trial)
+    status = trial.status()
+    assert status is not None
+
+    assert code == FAILED
+    assert (status.state, status.cause, trial.result()) == ("failed", cause, None)
+    assert said in (status.message or "")
+    assert "Traceback" in trial.log.read_text()
+    assert said in trial.log.read_text()
+
+
+@pytest.mark.parametrize("text", ["{", '{"trial": "x"}', json.dumps({"trial": "x", "seed": 0, "data": "d", "recipe": {"new": 1}})])
+def test_a_recipe_that_cannot_be_read_fails_the_trial_and_not_the_sweep(tmp_path: Path, text: str) -> None:
+    trial = create(tmp_path)
+    (trial.path / "recipe.json").write_text(text)
+    code = finish(trial)
+    status = trial.status()
+    assert status is not None
+
+    assert code == FAILED
+    assert (status.state, status.cause) == ("failed", "recipe")
+
+
+def test_a_stopped_trial_is_resumed_to_the_result_of_an_undisturbed_one(tmp_path: Path, undisturbed: Any) -> None:
+    trial = create(tmp_path, **LONG)
+    child = start(trial)
+    wait_for_epoch(trial, 2)
+    (tmp_path / "stop").touch()
+    child.join(60)
+    stopped = trial.status()
+    (tmp_path / "stop").unlink()
+    code = finish(trial)
+    status = trial.status()
+    assert stopped is not None
+    assert status is not None
+
+    assert child.exitcode == STOPPED
+    assert (stopped.state, stopped.cause, stopped.attempt) == ("stopped", "stopped", 1)
+    assert 2 <= stopped.epoch < 40
+    assert (code, status.state, status.attempt) == (FINISHED, "finished", 2)
+    assert outcome(trial) == undisturbed
+
+
+def test_a_killed_trial_is_resumed_without_a_line_lost_or_doubled(tmp_path: Path, undisturbed: Any) -> None:
+    trial = create(tmp_path, **LONG, schedule__checkpoint_epochs=3)
+    for epoch in (2, 7):
+        child = start(trial)
+        wait_for_epoch(trial, epoch)
+        os.kill(child.pid, signal.SIGKILL)
+        child.join()
+        with trial.metrics_file.open("a") as file:
+            file.write('{"epoch": 99, "st')
+    killed = trial.status()
+    code = finish(trial)
+    status = trial.status()
+    assert killed is not None
+    assert status is not None
+
+    assert (killed.state, killed.attempt) == ("running", 2)
+    assert (code, status.attempt) == (FINISHED, 3)
+    assert outcome(trial) == undisturbed
+
+
+def test_a_trial_that_another_process_runs_is_left_alone(tmp_path: Path) -> None:
+    trial = create(tmp_path)
+    code = (
+        "import sys; from ablatrix import trial\ntrial.LOCK_WAIT_S = 0.0\n"
+        "trial.run(trial.Order(sys.argv[1], sys.argv[2], 'none', 1, 0.0, int(sys.argv[3])))"
+    )
+    with lease(trial.path / "lock"):
+        ended = subprocess.run([sys.executable, "-c", code, str(tmp_path), trial.id, str(os.getpid())], check=False)
+
+    assert ended.returncode == BUSY
+    assert trial.status() is None
+    assert "running in another process" in trial.log.read_text()
+
+
+def test_a_trial_ends_when_its_owner_dies_and_frees_its_lock(tmp_path: Path) -> None:
+    trial = create(tmp_path, **{**LONG, "schedule__epochs": 4000})
+    owner = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(100)"])
+    child = start(trial, owner.pid)
+    wait_for_epoch(trial, 1)
+    owner.kill()
+    owner.wait()
+    child.join(20)
+    status = trial.status()
+    assert status is not None
+
+    assert child.exitcode == 1
+    assert status.state == "running"  # nobody was left to say otherwise; the board calls it lost
+    with lease(trial.path / "lock"):
+        pass
+
+
+class Diverged(Exception):
+    pass
+
+
+class OutOfMemoryError(RuntimeError):
+    pass
+
+
+@pytest.mark.parametrize(
+    ("error", "cause"),
+    [
+        (Diverged(), "diverged"), (OutOfMemoryError(), "out of memory"), (MemoryError(), "out of memory"),
+        (OSError(28, "full"), "disk full"),        (OSError(13, "denied"), "error"), (KeyError("x"), "error"),
+    ],
+    ids=repr,
+)  # fmt: skip
+def test_the_cause_of_a_failure_is_one_of_few_words(error: Exception, cause: str) -> None:
+    assert cause_of(error) == cause
+
+
+def test_an_order_is_plain_values() -> None:
+    order = Order("/s", "0" * 16, "/s/stop", 1, 0.5, 7)
+
+    assert Order(**json.loads(json.dumps(dataclasses.asdict(order)))) == order
