@@ -15,15 +15,19 @@ class Session(Protocol):
 
     def report(self, epoch: int, step: int, values: Mapping[str, float]) -> None:
         """Record named values at the end of `epoch` (0 = before training) and optimiser step `step`."""
+        ...
 
     def load_checkpoint(self) -> dict[str, Any] | None:
         """The state last saved, or None at the start. Loadable with `weights_only=True`."""
+        ...
 
     def save_checkpoint(self, state: dict[str, Any]) -> None:
         """Replace the saved state, atomically. Reports made before this call are kept with it."""
+        ...
 
     def stop_requested(self) -> bool:
         """Whether the run should save and raise TrialStopped. Cheap; asked at every step."""
+        ...
 
 
 class MemorySession:
