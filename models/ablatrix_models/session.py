@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from typing import Any, Protocol
 
@@ -46,8 +47,8 @@ class MemorySession:
         return self.state
 
     def save_checkpoint(self, state: dict[str, Any]) -> None:
-        """Keep `state`."""
-        self.state = state
+        """Keep a copy of `state`, whose tensors training goes on to change."""
+        self.state = copy.deepcopy(state)
 
     def stop_requested(self) -> bool:
         """Never."""

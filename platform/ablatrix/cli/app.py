@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -40,15 +41,20 @@ app.add_typer(data_app, name="data")
 @app.command()
 def check(sweep: SweepArgument, pairs: SetOption = [], as_json: JsonOption = False) -> None:  # noqa: B006 - typer reads the default
     """Find every problem of a sweep file at once; needs no data, no Ray, no MLflow."""
-    from ablatrix import plan
+    from ablatrix import plan, shipped, spec
 
-    loaded = load_spec(sweep)
-    problems = plan.check(loaded, overrides(pairs))
+    changes = overrides(pairs)
+    path = shipped.find_sweep(sweep)
+    try:
+        loaded = spec.load(path)
+        problems = plan.check(loaded, changes)
+    except SweepFileError as error:  # beyond reading on
+        loaded, path, problems = None, Path(error.path), list(error.problems)
     if as_json:
-        output.print_json({"file": str(loaded.path), "problems": [{"line": p.line, "message": p.message} for p in problems]})
+        output.print_json({"file": str(path), "problems": [{"line": p.line, "message": p.message} for p in problems]})
         raise typer.Exit(2 if problems else 0)
-    if problems:
-        raise SweepFileError(loaded.path, problems)
+    if problems or loaded is None:
+        raise SweepFileError(path, problems)
     profiles = ", ".join(loaded.file.profiles) or "none"
     output.data().print(f"{loaded.path}: good. Axes: {', '.join(loaded.file.axes)}. Profiles: {profiles}.")
 
