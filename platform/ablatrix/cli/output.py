@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import functools
 import json
+import os
+import shutil
 import sys
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -19,6 +22,15 @@ def data() -> Console:
 def notes() -> Console:
     """The console for everything else; one object, so that a message is printed above the live board."""
     return Console(stderr=True, highlight=False, soft_wrap=not sys.stderr.isatty())
+
+
+def command() -> str:
+    """How the user called us: `ablatrix` where that is on the path, else the script's own path."""
+    script = Path(sys.argv[0])
+    found = shutil.which(script.name)
+    if found and Path(found).resolve() == script.resolve():
+        return script.name
+    return os.path.relpath(script) if script.is_relative_to(Path.cwd()) else str(script)
 
 
 def print_json(value: Any) -> None:

@@ -169,7 +169,7 @@ def _conclude(store: Store, sweep: SweepDirectory, runner: Runner, interrupted: 
     if mirror.last_error:
         notes.print(f"MLflow is behind: {mirror.last_error} Nothing is lost; `ablatrix sync` catches up.", style="yellow")
     notes.print(f"Report:  {sweep.report / 'report.html'}")
-    notes.print(f"MLflow:  ablatrix ui {sweep.name}" + ("" if Store.at(None).root == store.root else f" --store {store.root}"))
+    notes.print(f"MLflow:  {output.command()} ui {sweep.name}" + ("" if Store.at(None).root == store.root else f" --store {store.root}"))
     if runner.error:
         raise runner.error if isinstance(runner.error, Unreachable) else Unreachable(f"Ray ended: {runner.error}") from runner.error
     missing = sum(count for state, count in now.counts().items() if state != "finished")
