@@ -15,12 +15,14 @@ class SplitBatchNorm(nn.BatchNorm2d):
     In training each group is normalised by its own statistics, and the running statistics move towards the
     mean of the groups' statistics; in evaluation it is plain batch norm. `num_batches_tracked` stays 0, as in
     the released code. Input and output: (batch, channels, height, width), whose memory format is kept; in
-    training `batch` must be a multiple of `splits`, else ValueError.
+    training `batch` must be a multiple of `splits`, else ValueError. While `consecutive` is true the groups are
+    blocks of the batch instead, which a network that has put its images into `block_order` may ask for.
     """
 
     def __init__(self, num_features: int, splits: int) -> None:
         super().__init__(num_features)
         self.splits = splits
+        self.consecutive = False
 
     def forward(self, input: Tensor) -> Tensor:
         """Normalise `input`; in training also update the running statistics."""
@@ -34,7 +36,8 @@ class SplitBatchNorm(nn.BatchNorm2d):
         assert self.running_mean is not None
         assert self.running_var is not None
         means, variances = self.running_mean.repeat(self.splits), self.running_var.repeat(self.splits)
-        output = _grouping(input)(self, input, means, variances)
+        normalise = _block_by_block if self.consecutive else _grouping(input)
+        output = normalise(self, input, means, variances)
         self.running_mean.copy_(means.view(self.splits, -1).mean(0))
         self.running_var.copy_(variances.view(self.splits, -1).mean(0))
         return output
@@ -42,6 +45,17 @@ class SplitBatchNorm(nn.BatchNorm2d):
     def extra_repr(self) -> str:
         """What printing the module shows."""
         return f"{super().extra_repr()}, splits={self.splits}"
+
+
+def block_order(batch: int, splits: int) -> Tensor:
+    """(batch,) int64: the interleaved groups one after another. `argsort` of it puts them back."""
+    return torch.arange(batch).view(-1, splits).T.flatten()
+
+
+def _block_by_block(norm: SplitBatchNorm, input: Tensor, means: Tensor, variances: Tensor) -> Tensor:
+    """One kernel a block; the blocks are views in any memory format."""
+    statistics = zip(means.view(norm.splits, -1), variances.view(norm.splits, -1), strict=True)
+    return torch.cat([_batch_norm(norm, block, *pair, 1) for block, pair in zip(input.chunk(norm.splits), statistics, strict=True)])
 
 
 def _grouping(input: Tensor) -> Callable[[SplitBatchNorm, Tensor, Tensor, Tensor], Tensor]:
@@ -76,8 +90,6 @@ def _as_last_channels(norm: SplitBatchNorm, input: Tensor, means: Tensor, varian
 def _group_by_group(norm: SplitBatchNorm, input: Tensor, means: Tensor, variances: Tensor) -> Tensor:
     """One kernel a group, after bringing its images together; on a CPU faster than regrouping channels."""
     rows = input.permute(0, 2, 3, 1).unflatten(0, (-1, norm.splits)).transpose(0, 1)
-    groups = rows.flatten(0, 1).permute(0, 3, 1, 2).chunk(norm.splits)
-    statistics = zip(means.view(norm.splits, -1), variances.view(norm.splits, -1), strict=True)
-    output = torch.cat([_batch_norm(norm, group, *pair, 1) for group, pair in zip(groups, statistics, strict=True)])
+    output = _block_by_block(norm, rows.flatten(0, 1).permute(0, 3, 1, 2), means, variances)
     rows = output.permute(0, 2, 3, 1).unflatten(0, (norm.splits, -1)).transpose(0, 1)
     return rows.flatten(0, 1).permute(0, 3, 1, 2)

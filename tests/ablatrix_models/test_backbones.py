@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Literal
 
 import pytest
@@ -93,3 +94,19 @@ def test_channels_last_images_give_the_same_features() -> None:
     features = encoder.to(memory_format=torch.channels_last)(images.contiguous(memory_format=torch.channels_last))
 
     torch.testing.assert_close(features, expected)
+
+
+def test_split_batch_norm_groups_the_same_images_in_either_memory_format() -> None:
+    torch.manual_seed(0)
+    plain = build_backbone(ResNet(name="resnet18", stem="cifar", width=0.125), bn_splits=4).double().train()
+    last = copy.deepcopy(plain).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    images = torch.randn(16, 3, 16, 16, dtype=torch.float64)
+
+    features = plain(images), last(images.contiguous(memory_format=torch.channels_last))
+    for found in features:
+        (found * torch.linspace(-1, 1, found.numel(), dtype=found.dtype).view_as(found)).sum().backward()
+
+    torch.testing.assert_close(*features, rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(last.bn1.running_var, plain.bn1.running_var)
+    torch.testing.assert_close(last.layer4[1].conv2.weight.grad, plain.layer4[1].conv2.weight.grad, rtol=1e-7, atol=1e-9)
+    assert not any(getattr(module, "consecutive", False) for module in last.modules())

@@ -173,7 +173,7 @@ def _conclude(store: Store, sweep: SweepDirectory, runner: Runner, interrupted: 
     if runner.error:
         raise runner.error if isinstance(runner.error, Unreachable) else Unreachable(f"Ray ended: {runner.error}") from runner.error
     missing = sum(count for state, count in now.counts().items() if state != "finished")
-    if interrupted.is_set():
+    if interrupted.is_set() or sweep.stop_file.exists():  # by Ctrl-C, or by `ablatrix stop`
         raise Interrupted(f"stopped with {missing} trials unfinished; their checkpoints are saved. The same command goes on.")
     if missing:
         raise TrialsMissing(f"{missing} trials are not finished. The same command runs them again.")
