@@ -12,7 +12,6 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from ablatrix.records import Status
 from ablatrix.store import Store, SweepDirectory, TrialDirectory
 
 STALE_S = 60.0
@@ -139,8 +138,3 @@ def digest(store: Store, board: Board) -> list[str]:
         lines.append(f"{len(group)} failed ({cause}):")
         lines += [f"  {t.trial} seed {t.seed}: {t.message or 'no message'}  see {store.trial(t.trial).log}" for t in group]
     return lines
-
-
-def is_running(status: Status | None) -> bool:
-    """Whether a status tells of an attempt that is alive now."""
-    return status is not None and status.state == "running" and time.time() - status.updated <= STALE_S

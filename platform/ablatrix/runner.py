@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import multiprocessing
 import os
 import shutil
@@ -38,6 +39,7 @@ class Runner:
         self.store, self.sweep, self.resources, self.cpus = store, sweep, resources, cpus
         self.error: BaseException | None = None
         self._thread: threading.Thread | None = None
+        self._started = math.inf
 
     @property
     def running(self) -> bool:
@@ -52,6 +54,7 @@ class Runner:
     def start(self, trials: Sequence[str]) -> None:
         """Run `trials` in their order in the background. Failures are in the store; `error` is for Ray's own."""
         self.sweep.stop_file.unlink(missing_ok=True)
+        self._started = time.time()
         self._thread = threading.Thread(target=self._run, args=(list(trials),), name="ray-tune", daemon=True)
         self._thread.start()
 
@@ -79,7 +82,6 @@ class Runner:
         """One `Tuner.fit`. What it loses is still missing from the store, and the next one gets it."""
         from ray import tune
 
-        self._started = time.time()
         scratch = Path(tempfile.mkdtemp(prefix="ablatrix-tune-"))
         orders = [self._order(trial) for trial in trials]
         resources: dict[str, float] = {"cpu": self.resources.cpus, "gpu": self.resources.gpus}
@@ -116,7 +118,7 @@ class Runner:
         if directory.result():
             return True
         status = directory.status()
-        return bool(status and status.state == "failed" and status.ended and status.ended >= getattr(self, "_started", time.time()))
+        return bool(status and status.state == "failed" and status.ended and status.ended >= self._started)
 
 
 def run_order(config: dict[str, Any]) -> None:

@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from ablatrix import board
-from ablatrix.board import cell_label, digest, is_running, read_board, render, state_of
+from ablatrix.board import cell_label, digest, read_board, render, state_of
 from ablatrix.store import Store, TrialDirectory
 from stored_sweep import SWEEP, begin, end, finish, report, submit, trial_id
 
@@ -130,13 +130,3 @@ def test_the_mapping_of_a_board_is_strict_json(tmp_path: Path) -> None:
 def test_a_cell_is_called_by_its_label_or_else_by_its_levels() -> None:
     assert cell_label({"label": "MoCo", "levels": {"grid": "2"}}) == "MoCo"
     assert cell_label({"label": None, "levels": {"grid": "2", "kind": "blocked"}}) == "grid 2, kind blocked"
-
-
-def test_only_a_fresh_running_status_is_running(tmp_path: Path) -> None:
-    trial = begin(submit(tmp_path), 0)
-    old = trial.status()
-    beat(trial, ago_s=1)
-
-    assert not is_running(None)
-    assert not is_running(old)
-    assert is_running(trial.status())

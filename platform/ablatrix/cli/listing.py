@@ -69,9 +69,7 @@ def show_trial(store: Store, given: str, as_json: bool) -> None:
     """Everything that the store knows of one trial."""
     trial = find_trial(store, given)
     asked, status, result, reports = trial.recipe(), trial.status(), trial.result(), trial.reports()
-    sweeps = [
-        sweep.name for sweep in store.sweeps() if any(t["trial"] == trial.id for cell in sweep.plan()["cells"] for t in cell["trials"])
-    ]
+    sweeps = [sweep.name for sweep in store.sweeps() if trial.id in _trials_of(sweep)]
     if as_json:
         last = asdict(reports[-1]) if reports else None
         parts = {"recipe": asdict(asked), "status": asdict(status) if status else None, "result": asdict(result) if result else None}

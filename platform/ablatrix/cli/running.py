@@ -44,6 +44,7 @@ def run(plan: Plan, store: Store, tracking_uri: str | None, cpus: int | None) ->
             runner = Runner(store, sweep, plan.resources, cpus or len(os.sched_getaffinity(0)))
             with _mirrored(mirror), _interruptible(runner) as interrupted:
                 if missing:
+                    output.notes().print(f"{runner.concurrency} at a time, {plan.resources.cpus} CPU threads each")
                     runner.start(missing)
                 _follow(store, sweep, runner, mirror)
             _conclude(store, sweep, runner, interrupted, mirror)
