@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ablatrix import grid
+from ablatrix import claim_problems, grid, shipped
 from ablatrix.document import Place
 from ablatrix.errors import FileProblem, InvalidInput, SweepFileError
 from ablatrix.grid import Axis, Level, label, matches
@@ -80,6 +80,7 @@ class Plan:
             "file": self.spec.path.name, "metric": file.metric.model_dump(), "seeds": list(self.seeds),
             "axes": [{"name": a.name, "keys": list(a.keys), "levels": list(a.labels)} for a in self.axes],
             "table": table_of(self), "resources": self.resources.model_dump(),
+            "claims": [{"text": c.text, "check": c.check, "for": c.for_} for c in file.claims],
             "cells": [_cell_mapping(self, c, by_cell.get(c.id, [])) for c in self.cells],
         }  # fmt: skip
 
@@ -96,10 +97,11 @@ def table_of(plan: Plan) -> dict[str, Any]:
     """The table's rows, columns and baseline, with the defaults filled in."""
     table, names = plan.spec.file.table, [axis.name for axis in plan.axes]
     if table is None:
-        return {"rows": names[:1], "columns": names[1:], "baseline": None, "published": None}
+        return {"rows": names[:1], "columns": names[1:], "baseline": None, "published": []}
     rows, columns = ([w] if isinstance(w, str) else list(w or []) for w in (table.rows, table.columns))
     baseline = {name: label(level) for name, level in table.baseline.items()} if table.baseline else None
-    return {"rows": rows, "columns": columns, "baseline": baseline, "published": table.published}
+    published = [table.published] if isinstance(table.published, str) else list(table.published or [])
+    return {"rows": rows, "columns": columns, "baseline": baseline, "published": published}
 
 
 def check(spec: Spec, overrides: Iterable[Change] = ()) -> list[FileProblem]:
@@ -154,7 +156,7 @@ def _outline(spec: Spec, profile: str | None, overrides: list[Change]) -> tuple[
         ]
     cells, found = _Cells(plan, chosen, overrides).build()
     plan = Plan(spec, profile, plan.axes, tuple(cells), plan.seeds, plan.resources)
-    return plan, problems + found + list(_table_problems(plan))
+    return plan, problems + found + list(_table_problems(plan)) + _claim_problems(plan)
 
 
 class _Cells:
@@ -239,6 +241,8 @@ def _reference_problems(plan: Plan) -> list[FileProblem]:
     uses += [(("exclude", i, "if"), e.if_, False) for i, e in enumerate(file.exclude)]
     uses += [(("include", i, "as"), n.as_, True) for i, n in enumerate(file.include)]
     uses += [(("table", "baseline"), file.table.baseline, False)] if file.table and file.table.baseline else []
+    uses += [(("claims", i, "for"), c.for_, False) for i, c in enumerate(file.claims)]
+    uses += [(("claims", i, "check"), dict(ref.levels), False) for i, c in claim_problems.readable(file.claims) for ref in c.cells]
     # A profile may drop levels that a condition names, so levels are held against the file's own axes.
     whole = {axis.name: set(axis.labels) for axis in grid.axes(plan.spec, None)[0]} if plan.profile else known
     for place, condition, free in uses:
@@ -259,6 +263,13 @@ def _reference_problems(plan: Plan) -> list[FileProblem]:
                     )
                 )
     return problems
+
+
+def _claim_problems(plan: Plan) -> list[FileProblem]:
+    """Profiles may drop cells that a claim names; it is then not asked."""
+    axes = {axis.name: axis.labels for axis in plan.axes}
+    excluded = [(cell.levels, cell.excluded) for cell in plan.cells]
+    return [] if plan.profile else list(claim_problems.find(plan.spec.file.claims, plan.spec.document, axes, excluded))
 
 
 def _table_problems(plan: Plan) -> Iterator[FileProblem]:
@@ -287,3 +298,7 @@ def _table_problems(plan: Plan) -> Iterator[FileProblem]:
             document.line(("metric", "name")),
             f"no protocol of the recipe measures {file.metric.name!r}. {nearest(file.metric.name, sorted(measured))}",
         )
+    known = shipped.published_tables() if table["published"] else ()
+    for name in table["published"]:
+        if name not in known:
+            yield FileProblem(document.line(("table", "published")), f"{name!r} is no published table. {nearest(name, known)}")

@@ -93,7 +93,15 @@ class Table(Part):
     rows: Word | list[Word]
     columns: Word | list[Word] | None = None
     baseline: Levels | None = None
-    published: Text | None = None
+    published: Text | list[Text] | None = None
+
+
+class Claim(Part):
+    """A sentence that the table must support: `check` in the grammar of `ablatrix.claim`, `for` the levels that it speaks of."""
+
+    text: Text
+    check: Text
+    for_: Levels = Field(default={}, alias="for")
 
 
 class SweepFile(Part):
@@ -114,3 +122,4 @@ class SweepFile(Part):
     resources: Resources = Resources()
     profiles: dict[Slug, Profile] = {}
     table: Table | None = None
+    claims: list[Claim] = []

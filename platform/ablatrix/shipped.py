@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 
+from ablatrix import document
 from ablatrix.errors import InvalidInput
 
 
@@ -25,6 +27,13 @@ def sweeps() -> dict[str, Path]:
 def recipes() -> dict[str, Path]:
     """Shipped recipe files by name, such as `mixmask/moco-cifar`."""
     return _named(root() / "recipes", skip=())
+
+
+@functools.cache
+def published_tables() -> tuple[str, ...]:
+    """The published tables that `table.published` may name, such as `mixmask/table1`."""
+    files = sorted((root() / "published").glob("*.yaml"))
+    return tuple(f"{path.stem}/{table}" for path in files for table in document.read(path).values["tables"])
 
 
 def find_sweep(given: str) -> Path:

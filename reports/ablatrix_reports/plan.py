@@ -61,12 +61,12 @@ class Axis:
 
 @dataclass(frozen=True)
 class Layout:
-    """Which axes make rows and which make columns; `published` names the file of published values."""
+    """Which axes make rows and which make columns; `published` names the tables of published values."""
 
     rows: tuple[str, ...]
     columns: tuple[str, ...]
     baseline: dict[str, str] | None
-    published: str | None
+    published: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -157,7 +157,9 @@ def _layout(raw: Mapping[str, Any], axes: tuple[Axis, ...]) -> Layout:
     """An axis that the file places nowhere becomes a row axis, so that no two cells share a place."""
     rows, columns = tuple(map(one_line, raw["rows"])), tuple(map(one_line, raw["columns"]))
     unplaced = tuple(a.name for a in axes if a.name not in rows + columns)
-    return Layout(rows + unplaced, columns, _levels(raw["baseline"]) if raw.get("baseline") else None, _text(raw.get("published")))
+    published = raw.get("published") or ()
+    named = tuple(map(one_line, [published] if isinstance(published, str) else published))
+    return Layout(rows + unplaced, columns, _levels(raw["baseline"]) if raw.get("baseline") else None, named)
 
 
 def _cell(raw: Mapping[str, Any], default: Metric) -> PlannedCell:

@@ -124,7 +124,7 @@ class Report:
     coverage: Coverage
     cost: Cost
     environment: Environment
-    published: str | None
+    published: tuple[str, ...]
     claims: tuple[Any, ...] = ()
     trend: Any = None
     schema: int = SCHEMA

@@ -182,7 +182,7 @@ def test_a_condition_may_name_a_level_that_a_profile_dropped(tmp_path: Path) -> 
 
 
 def test_the_table_defaults_to_the_first_axis_in_rows(tmp_path: Path) -> None:
-    assert plan.table_of(make_plan(tmp_path, TWO_AXES)) == {"rows": ["grid"], "columns": ["epochs"], "baseline": None, "published": None}
+    assert plan.table_of(make_plan(tmp_path, TWO_AXES)) == {"rows": ["grid"], "columns": ["epochs"], "baseline": None, "published": []}
 
 
 def test_the_plan_as_stored_names_every_cell_and_trial(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -44,7 +45,8 @@ def test_the_same_store_gives_the_same_bytes_in_another_process(study):
 
     code = "import sys; from pathlib import Path; from ablatrix.store import Store; from ablatrix_reports.write import write_report\n"
     run = f"{code}write_report(Store(Path(sys.argv[1])), 'masks')"
-    subprocess.run([sys.executable, "-c", run, str(store.root)], check=True, timeout=120, env={"PYTHONHASHSEED": "7", "TZ": "Asia/Tokyo"})
+    other = os.environ | {"PYTHONHASHSEED": "7", "TZ": "Asia/Tokyo"}
+    subprocess.run([sys.executable, "-c", run, str(store.root)], check=True, timeout=120, env=other)
 
     assert contents(store.sweep("masks").report) == first
 
