@@ -225,7 +225,7 @@ def test_the_smoke_profile_fits_its_few_images(name):
 @pytest.mark.parametrize("name", MIXMASK)
 def test_two_steps_of_the_smoke_profile_yield_its_metrics(name):
     found = recipe(
-        name, "smoke", backbone__width=0.0625, schedule__epochs=1, schedule__warmup_epochs=0, schedule__warmup_steps=0,
+        name, "smoke", backbone__width=0.125, schedule__epochs=1, schedule__warmup_epochs=0, schedule__warmup_steps=0,
         schedule__milestones=[1], schedule__batch_size=16, data__train_images=None, data__test_images=None, evaluate__knn__k=5,
         evaluate__linear__epochs=1, evaluate__linear__batch_size=16, evaluate__finetune__epochs=1, evaluate__finetune__labels=1.0,
         evaluate__finetune__batch_size=16, **({"method__queue": 64} if isinstance(recipe(name).method, MoCo) else {}),

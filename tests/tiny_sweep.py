@@ -12,7 +12,7 @@ from ablatrix_models.recipe.overlay import overlay
 
 RECIPE = """\
 method: {name: moco, dim: 8, queue: 64, symmetric: false, bn_splits: 1}
-backbone: {name: resnet18, width: 0.05}
+backbone: {name: resnet18, width: 0.125}
 data: {name: digits, image_size: 8, train_images: 64, test_images: 32}
 mask: {kind: discrete, grid: 2}
 mixing: mixmask
