@@ -7,13 +7,15 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from ablatrix.records import Report, Result, Status, TrialRecipe, encode_report
+from ablatrix.records import Environment, Report, Result, Status, TrialRecipe, Usage, encode_report, encode_usage
 from ablatrix.store import Store, TrialDirectory
 
 SWEEP = "grid-sweep"
 START = 1_732_273_000.0
 METRIC = {"name": "knn.top1", "goal": "max", "take": "last"}
-RECIPE = {"mask": {"grid": 2, "kind": "random"}, "mixing": None, "sizes": [32, 64]}
+DATA = {"name": "cifar100", "path": None, "image_size": 32, "train_images": 5000}
+RECIPE = {"mask": {"grid": 2, "kind": "random"}, "mixing": None, "sizes": [32, 64], "data": DATA}
+ENVIRONMENT = Environment(1, "node-1", "Fast CPU", 8, [], "def5678", True, {"torch": "2.15", "python": "3.11"})
 
 
 def trial_id(number: int) -> str:
@@ -53,6 +55,13 @@ def begin(store: Store, number: int, seed: int = 0, attempt: int = 1) -> TrialDi
     began = START + number
     trial.write_status(Status(trial.id, "running", attempt, "node-1", 7, 1, started=began, updated=began))
     return trial
+
+
+def use(trial: TrialDirectory, seconds: Iterable[float]) -> None:
+    """Append a sample of the machine at each second of work."""
+    with trial.usage_file.open("a") as file:
+        for second in seconds:
+            file.write(encode_usage(Usage(second, START + second, {"cpu_percent": 90.0, "memory_mb": 700.0 + second})))
 
 
 def report(trial: TrialDirectory, epochs: Iterable[int], late_s: float = 0.0) -> None:

@@ -53,6 +53,7 @@ def everything(uri: str, sweep: str = SWEEP) -> dict[str, Any]:
         name: {
             "params": run.data.params,
             "tags": {k: ids.get(v, v) for k, v in run.data.tags.items()},
+            "data": [(d.dataset.name, d.dataset.digest, d.dataset.source, d.dataset.profile) for d in run.inputs.dataset_inputs],
             "metrics": {key: history(uri, run, key) for key in run.data.metrics},
             "info": (run.info.status, run.info.start_time, run.info.end_time),
             "files": files(uri, run),

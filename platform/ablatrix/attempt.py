@@ -11,9 +11,12 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from ablatrix.errors import DamagedRecord
 from ablatrix.records import Report, Status, decode_report, encode_report, write_atomically
 from ablatrix.store import TrialDirectory
+from ablatrix.usage import UsageLog
 
 HEARTBEAT_S = 5.0
 STOP_POLL_S = 0.5
@@ -108,10 +111,11 @@ def _last_status(directory: TrialDirectory) -> Status | None:
 
 
 class Heartbeat:
-    """Writes the status every few seconds, and ends the process when its owner is gone."""
+    """Writes the status and a sample of the machine every few seconds, and ends the process when its owner is gone."""
 
     def __init__(self, attempt: Attempt, owner_alive: Callable[[], bool]) -> None:
         self._attempt, self._owner_alive = attempt, owner_alive
+        self._usage = UsageLog(attempt.directory.usage_file, attempt.status.seconds)
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
 
@@ -122,6 +126,7 @@ class Heartbeat:
     def __exit__(self, *_: object) -> None:
         self._done.set()
         self._thread.join()
+        self._sample(last=True)
 
     def _beat(self) -> None:
         next_write = time.monotonic() + HEARTBEAT_S
@@ -135,3 +140,11 @@ class Heartbeat:
                     self._attempt.write()
                 except OSError as error:
                     print(f"The heartbeat could not be written: {error}", flush=True)
+                self._sample()
+
+    def _sample(self, last: bool = False) -> None:
+        """A trial never fails for want of a measurement of its machine."""
+        try:
+            self._usage.sample(last)
+        except (OSError, psutil.Error) as error:
+            print(f"The machine could not be measured: {error}", flush=True)

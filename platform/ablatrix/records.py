@@ -60,6 +60,30 @@ class Report:
 
 
 @dataclass(frozen=True)
+class Usage:
+    """One line of `system.jsonl`: what an attempt used of its machine. `seconds` is work, of all attempts; memory in 1e6 bytes."""
+
+    seconds: float
+    time: float
+    values: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Environment:
+    """`environment.json`: what the newest attempt runs on. `dirty` says whether the code's tree was changed since `commit`."""
+
+    attempt: int
+    host: str
+    cpu: str
+    cores: int
+    gpus: list[str]
+    commit: str | None
+    dirty: bool | None
+    versions: dict[str, str] = field(default_factory=dict)
+    schema: int = SCHEMA
+
+
+@dataclass(frozen=True)
 class Result:
     """`result.json`: written once, by the attempt that finished. `seconds` is training and evaluation of all attempts."""
 
@@ -101,6 +125,18 @@ def decode_report(line: str) -> Report:
     raw = json.loads(line)
     values = {k: math.nan if v is None else float(v) for k, v in raw["values"].items()}
     return Report(int(raw["epoch"]), int(raw["step"]), float(raw["time"]), values)
+
+
+def encode_usage(usage: Usage) -> str:
+    """One line of JSON."""
+    line = {"seconds": round(usage.seconds, 3), "time": round(usage.time, 3), "values": usage.values}
+    return json.dumps(line, sort_keys=True, allow_nan=False) + "\n"
+
+
+def decode_usage(line: str) -> Usage:
+    """The inverse of `encode_usage`."""
+    raw = json.loads(line)
+    return Usage(float(raw["seconds"]), float(raw["time"]), {k: float(v) for k, v in raw["values"].items()})
 
 
 def write_atomically(path: Path, text: str | bytes) -> None:

@@ -5,12 +5,27 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ablatrix.errors import DamagedRecord, InvalidInput
-from ablatrix.records import Record, Report, Result, Status, TrialRecipe, decode, decode_report, encode, read_json, write_atomically
+from ablatrix.records import (
+    Environment,
+    Record,
+    Report,
+    Result,
+    Status,
+    TrialRecipe,
+    Usage,
+    decode,
+    decode_report,
+    decode_usage,
+    encode,
+    read_json,
+    write_atomically,
+)
 
 DEFAULT = "runs"
 
@@ -37,6 +52,16 @@ class TrialDirectory:
         return self.path / "metrics.jsonl"
 
     @property
+    def usage_file(self) -> Path:
+        """One sample of CPU, memory and GPU per line."""
+        return self.path / "system.jsonl"
+
+    @property
+    def pictures(self) -> Path:
+        """Where pictures of the trial lie."""
+        return self.path / "pictures"
+
+    @property
     def checkpoint(self) -> Path:
         """The directory of the newest checkpoint."""
         return self.path / "checkpoint"
@@ -60,6 +85,22 @@ class TrialDirectory:
     def write_status(self, status: Status) -> None:
         """Replace `status.json`."""
         write_atomically(self.path / "status.json", encode(status))
+
+    def environment(self) -> Environment | None:
+        """What the newest attempt runs on, or None where that was not written down."""
+        return _read(Environment, self.path / "environment.json")
+
+    def write_environment(self, environment: Environment) -> None:
+        """Replace `environment.json`."""
+        write_atomically(self.path / "environment.json", encode(environment))
+
+    def usage(self) -> list[Usage]:
+        """Every readable line of `system.jsonl`: a lost sample costs nothing."""
+        found = []
+        for line in self.usage_file.read_text(errors="replace").splitlines() if self.usage_file.exists() else ():
+            with suppress(ValueError, TypeError, KeyError, AttributeError):
+                found.append(decode_usage(line))
+        return found
 
     def result(self) -> Result | None:
         """The final metrics, or None while there are none."""

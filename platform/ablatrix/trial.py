@@ -14,6 +14,7 @@ from pathlib import Path
 import psutil
 
 from ablatrix.attempt import Attempt, Heartbeat
+from ablatrix.environment import environment
 from ablatrix.lease import Held, lease
 from ablatrix.records import Result
 from ablatrix.store import Store, TrialDirectory
@@ -64,6 +65,7 @@ def _attempt(directory: TrialDirectory, order: Order) -> int:
     print(f"--- attempt {attempt.status.attempt} on {attempt.status.host}, {order.threads} threads, {began}", flush=True)
     with Heartbeat(attempt, _owner_alive(order.owner)):
         try:
+            directory.write_environment(environment(attempt.status.attempt, bool(order.gpus)))
             asked = directory.recipe()
             recipe = Recipe.read(asked.recipe)
             attempt.write(epochs=recipe.schedule.epochs)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from ablatrix.lease import lease
 from ablatrix.records import TrialRecipe
@@ -82,6 +83,10 @@ def test_a_trial_leaves_its_result_its_reports_and_its_log(tmp_path: Path) -> No
     assert set(result.metrics) == {"knn.top1"}
     assert result.device == "cpu"
     assert {"python", "torch", "training code"} <= set(result.versions)
+    environment = trial.environment()
+    assert environment is not None
+    assert (environment.attempt, environment.gpus, environment.versions["torch"]) == (1, [], torch.__version__)
+    assert trial.usage()[-1].values["memory_mb"] > 100
     assert [report.epoch for report in trial.reports()] == [1, 2, 2]  # the last with the final metrics
     assert trial.reports()[-1].values == result.metrics
     assert "--- attempt 1 on" in trial.log.read_text()

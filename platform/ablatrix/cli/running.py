@@ -5,13 +5,11 @@ from __future__ import annotations
 import os
 import shlex
 import signal
-import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -19,6 +17,7 @@ from rich.live import Live
 
 from ablatrix import board
 from ablatrix.cli import output
+from ablatrix.environment import source_version
 from ablatrix.errors import Interrupted, Refused, TrialsMissing, Unreachable
 from ablatrix.lease import Held, lease
 from ablatrix.plan import Plan
@@ -66,17 +65,6 @@ def submit(plan: Plan, store: Store, sweep: SweepDirectory) -> list[str]:
     done = len(wanted) - len(missing)
     output.notes().print(f"{sweep.name}: {len(missing)} trials to run, {done} in the store {store.root}")
     return missing
-
-
-def source_version() -> tuple[str | None, bool | None]:
-    """The commit of the code that runs, and whether its tree was changed since; (None, None) outside a checkout."""
-    place = Path(__file__).parent
-    try:
-        found = subprocess.run(["git", "-C", place, "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10, check=True)
-        changed = subprocess.run(["git", "-C", place, "status", "--porcelain"], capture_output=True, text=True, timeout=10, check=True)
-    except (OSError, subprocess.SubprocessError):
-        return None, None
-    return found.stdout.strip(), bool(changed.stdout.strip())
 
 
 @contextmanager

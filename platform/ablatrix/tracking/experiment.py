@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,7 +11,7 @@ from ablatrix.errors import InvalidInput
 from ablatrix.tracking.address import Address
 from ablatrix.tracking.client import Rejected, border
 from ablatrix.tracking.ledger import SentTrial
-from ablatrix.tracking.runs import AXIS, KIND, PASSING_TAGS, Point, TrialRun, digest
+from ablatrix.tracking.runs import KIND, PASSING, PASSING_TAGS, DataInput, Point, TrialRun, digest
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -104,6 +105,9 @@ class Experiment:
         if sent.tags != digest(tags):
             self.set_tags(sent.run, tags)
             sent.tags = digest(tags)
+        if sent.data != digest(run.data):
+            self._log_data(sent.run, run.data)
+            sent.data = digest(run.data)
         points, count = sent.unsent(run.points), 0
         for start in range(0, len(points), BATCH):
             if not may_go_on():
@@ -123,6 +127,14 @@ class Experiment:
 
             self._client.log_batch(run, params=[Param(k, v) for k, v in params.items()])
 
+    def _log_data(self, run: str, data: DataInput) -> None:
+        """Name the dataset; MLflow keeps one of each name and digest."""
+        with border(self._address):
+            from mlflow.entities import Dataset, DatasetInput, InputTag
+
+            dataset = Dataset(data.name, data.digest, "local", json.dumps({"uri": data.source}), profile=data.profile)
+            self._client.log_inputs(run, datasets=[DatasetInput(dataset, [InputTag("mlflow.data.context", "training")])])
+
     def log(self, run: str, points: Iterable[Point]) -> None:
         """Send points in one request; points that MLflow has already are left as they are."""
         with border(self._address):
@@ -140,7 +152,7 @@ class Experiment:
             if changed:
                 self._client.log_batch(run, tags=changed)
             for name in present.keys() - tags.keys():
-                if name in PASSING_TAGS or name.startswith(AXIS):
+                if name in PASSING_TAGS or name.startswith(PASSING):
                     self._client.delete_tag(run, name)
 
     def set_status(self, run: str, status: str, ended_ms: int | None) -> None:

@@ -18,13 +18,14 @@ END = 2**53
 
 @dataclass
 class SentTrial:
-    """A child run. `sent` is the last (epoch, step) sent of each metric, `tags` the fingerprint of the tags sent,
-    `seen` that of the files from which everything was sent."""
+    """A child run. `sent` is the last (epoch, step) sent of each metric, `tags` and `data` the fingerprints of the tags and
+    the dataset sent, `seen` that of the files from which everything was sent."""
 
     run: str
     sent: dict[str, tuple[int, int]] = field(default_factory=dict)
     params: bool = False
     tags: str = ""
+    data: str = ""
     status: str | None = None
     ended_ms: int | None = None
     seen: str = ""

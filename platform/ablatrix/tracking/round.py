@@ -144,6 +144,7 @@ class Round:
     def _seen(self, planned: Planned, parent: str) -> str:
         """A fingerprint of a trial's files, of what the plan says of it and of its parent; empty while the trial waits."""
         directory = self.store.trial(planned.trial)
-        paths = (directory.path / "status.json", directory.path / "result.json", directory.metrics_file)
+        files = ("status.json", "result.json", "environment.json")
+        paths = (*(directory.path / name for name in files), directory.metrics_file, directory.usage_file)
         stamps = [stamp_of(path) for path in paths]
         return f"{planned.digest} {parent[:8]} {stamps}" if any(stamps) else ""

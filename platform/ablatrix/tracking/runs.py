@@ -12,7 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ablatrix.records import Report, Result, Status
+from ablatrix.records import Report, Result, Status, TrialRecipe, Usage
 from ablatrix.store import TrialDirectory
 
 FINAL = "final."
@@ -20,9 +20,13 @@ CELL = "cell."
 AXIS = "axis."
 KIND = "ablatrix.kind"
 # Tags that may hold at one time and not at another; users' own tags are never touched.
-PASSING_TAGS = {"cause", "message", "device", "versions", "commit", "mlflow.source.git.commit"}
+PASSING_TAGS = {"cause", "message", "device", "cpu", "gpu", "commit", "dirty", "mlflow.source.git.commit"}
+VERSION = "version."
+PASSING = (AXIS, VERSION)
+# MLflow shows metrics of this name on a page of their own.
+SYSTEM = "system/"
 RUN_STATUS = {"finished": "FINISHED", "failed": "FAILED", "stopped": "KILLED", "running": "RUNNING"}
-MAX_KEY, MAX_PARAM, MAX_TAG = 250, 6000, 8000
+MAX_KEY, MAX_PARAM, MAX_TAG, MAX_DIGEST = 250, 6000, 8000, 36
 
 
 class Point(NamedTuple):
@@ -49,6 +53,15 @@ class Planned:
         return digest([self.name, dict(self.tags)])
 
 
+class DataInput(NamedTuple):
+    """The dataset of a trial. `digest` is the fingerprint of its content, `source` where it lies, `profile` what is used of it."""
+
+    name: str
+    digest: str
+    source: str
+    profile: str
+
+
 @dataclass(frozen=True)
 class TrialRun:
     """A child run, complete. Times are milliseconds since 1970."""
@@ -60,12 +73,13 @@ class TrialRun:
     started_ms: int
     ended_ms: int | None
     points: tuple[Point, ...]
+    data: DataInput
 
 
 def key_of(name: str) -> str:
     """`name` with every character that MLflow forbids in a metric, parameter or tag replaced by `_`."""
     safe = re.sub(r"[^/\w.\- ]", "_", name)[:MAX_KEY]
-    return safe if posixpath.normpath(safe) == safe and not safe.startswith(("/", "..")) else safe.replace("/", "_").strip(".") or "_"
+    return safe if posixpath.normpath(safe) == safe != "." and not safe.startswith(("/", "..")) else safe.replace("/", "_").strip(".") or "_"
 
 
 def stamp_of(path: Path) -> tuple[int, int] | None:
@@ -89,17 +103,30 @@ def planned_trials(plan: Mapping[str, Any], sweep: str) -> list[Planned]:
         if not cell.get("excluded"):
             for trial in cell["trials"]:
                 wanted.setdefault(trial["trial"], []).append((cell, int(trial["seed"])))
-    return [_planned(plan, sweep, trial, places) for trial, places in wanted.items()]
+    varying = _varying([cell for places in wanted.values() for cell, _ in places])
+    several_seeds = len({seed for places in wanted.values() for _, seed in places}) > 1
+    return [_planned(plan, sweep, trial, places, varying, several_seeds) for trial, places in wanted.items()]
 
 
-def _planned(plan: Mapping[str, Any], sweep: str, trial: str, places: list[tuple[Mapping[str, Any], int]]) -> Planned:
-    ids = [cell["id"] for cell, _ in places]
+def _varying(cells: list[Mapping[str, Any]]) -> set[str]:
+    """The axes in which cells differ."""
+    names = dict.fromkeys(name for cell in cells for name in cell["levels"])
+    return {name for name in names if len({str(cell["levels"].get(name)) for cell in cells}) > 1}
+
+
+def _planned(
+    plan: Mapping[str, Any], sweep: str, trial: str, places: list[tuple[Mapping[str, Any], int]], varying: set[str], several_seeds: bool
+) -> Planned:
     seed = places[0][1]
-    tags = {"ablatrix.trial": trial, "ablatrix.sweep": sweep, "ablatrix.cell": "; ".join(ids), "seed": str(seed), **source_tags(plan)}
+    cells = "; ".join(cell["id"] for cell, _ in places)
+    tags = {"ablatrix.trial": trial, "ablatrix.sweep": sweep, "ablatrix.cell": cells, "seed": str(seed), **source_tags(plan)}
     for axis in plan["axes"]:
         levels = dict.fromkeys(str(cell["levels"].get(axis["name"], "")) for cell, _ in places)
         tags[key_of(AXIS + axis["name"])] = "; ".join(levels)
-    return Planned(trial, ", ".join(filter(None, [*ids, f"seed {seed}"]))[:MAX_KEY], _clipped(tags, MAX_TAG))
+    # The name shows what tells the runs of this sweep apart, and nothing else.
+    parts = dict.fromkeys(f"{name}={level}" for cell, _ in places for name, level in cell["levels"].items() if name in varying)
+    shown = [*parts, *([f"seed {seed}"] if several_seeds or not parts else [])]
+    return Planned(trial, ", ".join(shown)[:MAX_KEY], _clipped(tags, MAX_TAG))
 
 
 def source_tags(plan: Mapping[str, Any]) -> dict[str, str]:
@@ -107,7 +134,7 @@ def source_tags(plan: Mapping[str, Any]) -> dict[str, str]:
     tags = {"mlflow.source.name": str(plan.get("command") or "ablatrix run"), "mlflow.source.type": "LOCAL"}
     if plan.get("commit"):
         tags["mlflow.source.git.commit"] = str(plan["commit"])
-        tags["commit"] = f"{plan['commit']}{' (with changes)' if plan.get('dirty') else ''}"
+        tags |= {"commit": str(plan["commit"]), "dirty": str(bool(plan.get("dirty"))).lower()}
     return tags
 
 
@@ -119,18 +146,19 @@ def read_trial(directory: TrialDirectory, planned: Planned) -> TrialRun | None:
     if result is None and status is None:
         return None
     reports = directory.reports()
-    points = tuple(series(reports, result, int(1000 * status.started) if status else 0))
+    points = (*series(reports, result, int(1000 * status.started) if status else 0), *system_series(directory.usage()))
     started = min([s.started for s in [status] if s] + [r.time for r in reports[:1]], default=0.0)
     state = "finished" if result else "running" if status is None or status.state == "finished" else status.state
     recipe = directory.recipe()
     return TrialRun(
         planned,
-        tags={**planned.tags, **_clipped(_state_tags(state, status, result), MAX_TAG)},
+        tags={**planned.tags, **_clipped(_state_tags(state, status, result) | _environment_tags(directory), MAX_TAG)},
         params=_clipped({key_of(k): v for k, v in flat(recipe.recipe)} | {"seed": str(recipe.seed)}, MAX_PARAM),
         status=RUN_STATUS[state],
         started_ms=int(1000 * started),
         ended_ms=None if state == "running" else _ended_ms(status, reports),
         points=points,
+        data=_data_input(recipe),
     )
 
 
@@ -150,9 +178,33 @@ def _state_tags(state: str, status: Status | None, result: Result | None) -> dic
         if state in ("failed", "stopped"):
             tags |= {name: text for name, text in (("cause", status.cause), ("message", status.message)) if text}
     if result:
-        versions = ", ".join(f"{name} {version}" for name, version in sorted(result.versions.items()))
-        tags |= {"attempt": str(result.attempt), "host": result.host, "device": result.device, "versions": versions}
+        tags |= {"attempt": str(result.attempt), "host": result.host, "device": result.device} | _version_tags(result.versions)
     return tags
+
+
+def _environment_tags(directory: TrialDirectory) -> dict[str, str]:
+    """What the trial itself ran on. The plan's commit is that of the last `run`, which may have found the trial finished."""
+    found = directory.environment()
+    if found is None:
+        return {}
+    tags = {"host": found.host, "cpu": f"{found.cores} x {found.cpu}"} | _version_tags(found.versions)
+    if found.gpus:
+        tags["gpu"] = ", ".join(found.gpus)
+    if found.commit:
+        tags |= {"commit": found.commit, "dirty": str(bool(found.dirty)).lower(), "mlflow.source.git.commit": found.commit}
+    return tags
+
+
+def _version_tags(versions: Mapping[str, str]) -> dict[str, str]:
+    return {key_of(VERSION + name): version for name, version in versions.items()}
+
+
+def _data_input(recipe: TrialRecipe) -> DataInput:
+    data = recipe.recipe.get("data") or {}
+    used = {name: value for name, value in data.items() if name.endswith(("_images", "_size")) and value is not None}
+    return DataInput(
+        str(data.get("name", "data")), recipe.data[:MAX_DIGEST], str(data.get("path") or data.get("name", "")), json.dumps(used)
+    )
 
 
 def series(reports: list[Report], result: Result | None, started_ms: int) -> Iterator[Point]:
@@ -168,6 +220,16 @@ def series(reports: list[Report], result: Result | None, started_ms: int) -> Ite
                 yield Point(key, epoch, step, time_ms, value)
     for name, value in sorted(result.metrics.items()) if result else ():
         yield Point(key_of(FINAL + name), epoch, step, time_ms, value)
+
+
+def system_series(samples: list[Usage]) -> Iterator[Point]:
+    """CPU, memory and GPU of a trial, at the second of its work; what a killed attempt had used stays."""
+    last = -1
+    for sample in samples:
+        if int(sample.seconds) > last:
+            last = int(sample.seconds)
+            for name, value in sample.values.items():
+                yield Point(key_of(SYSTEM + name), last, 0, int(1000 * sample.time), value)
 
 
 def _ended_ms(status: Status | None, reports: list[Report]) -> int:

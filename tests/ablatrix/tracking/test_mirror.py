@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import math
 
 import pytest
 
 from ablatrix import tracking
 from ablatrix.records import Report, encode_report
-from stored_sweep import START, SWEEP, begin, end, finish, keep_lines, plan, report, trial_id
+from stored_sweep import ENVIRONMENT, START, SWEEP, begin, end, finish, keep_lines, plan, report, trial_id, use
 from tracked_runs import epochs, everything, history, runs_of
 
 pytestmark = pytest.mark.filterwarnings("ignore:The ..noload.. loader strategy is deprecated:DeprecationWarning")
 
 
 def test_a_finished_trial_stands_in_mlflow_with_everything_that_the_store_knows(store, uri):
-    finish(store, 1, seed=1)
+    trial = finish(store, 1, seed=1)
+    trial.write_environment(dataclasses.replace(ENVIRONMENT, gpus=["H200", "H200"]))
 
     tracking.Mirror(store, SWEEP, uri).mirror_once()
 
@@ -23,13 +26,56 @@ def test_a_finished_trial_stands_in_mlflow_with_everything_that_the_store_knows(
     tags = {k: v for k, v in run.data.tags.items() if not k.startswith("mlflow.source")}
     assert tags == {
         "ablatrix.kind": "trial", "ablatrix.trial": trial_id(1), "ablatrix.sweep": SWEEP, "ablatrix.cell": "grid=2", "axis.grid": "2",
-        "seed": "1", "state": "finished", "attempt": "1", "host": "node-1", "device": "cpu", "versions": "python 3.11, torch 2.15",
-        "commit": "abc1234", "mlflow.runName": "grid=2, seed 1", "mlflow.parentRunId": parent.info.run_id,
+        "seed": "1", "state": "finished", "attempt": "1", "host": "node-1", "device": "cpu", "cpu": "8 x Fast CPU", "gpu": "H200, H200",
+        "version.python": "3.11", "version.torch": "2.15", "commit": "def5678", "dirty": "true",
+        "mlflow.runName": "grid=2, seed 1", "mlflow.parentRunId": parent.info.run_id,
     }  # fmt: skip
-    assert run.data.params == {"mask.grid": "2", "mask.kind": "random", "mixing": "null", "sizes": "[32, 64]", "seed": "1"}
+    assert run.data.params == {
+        "mask.grid": "2", "mask.kind": "random", "mixing": "null", "sizes": "[32, 64]", "seed": "1", "data.name": "cifar100",
+        "data.path": "null", "data.image_size": "32", "data.train_images": "5000",
+    }  # fmt: skip
     assert history(uri, run, "knn.top1") == [(e, int(1000 * (START + 60 * e)), 51.0 + e) for e in (1, 2, 3)]
     assert history(uri, run, "final.knn.top1") == [(3, int(1000 * (START + 180)), 54.0)]
     assert (run.info.status, run.info.start_time, run.info.end_time) == ("FINISHED", int(1000 * (START + 1)), int(1000 * (START + 185)))
+
+
+def test_a_trials_dataset_is_an_input_with_its_digest_once(store, uri):
+    finish(store, 0)
+    mirror = tracking.Mirror(store, SWEEP, uri)
+    mirror.mirror_once()
+    (store.sweep(SWEEP).path / "tracking.json").unlink()
+    mirror.mirror_once()
+
+    (found,) = runs_of(uri)["grid=2, seed 0"].inputs.dataset_inputs
+
+    assert (found.dataset.name, found.dataset.digest, found.dataset.source) == ("cifar100", "data-1", '{"uri": "cifar100"}')
+    assert json.loads(found.dataset.profile) == {"image_size": 32, "train_images": 5000}
+    assert {tag.key: tag.value for tag in found.tags} == {"mlflow.data.context": "training"}
+
+
+def test_a_trials_use_of_its_machine_is_on_mlflows_own_page_at_seconds_of_work(store, uri):
+    trial = begin(store, 0)
+    use(trial, [5.1, 10.2])
+    mirror = tracking.Mirror(store, SWEEP, uri)
+    mirror.mirror_once()
+    with trial.usage_file.open("a") as file:
+        file.write('{"seconds": 15, "val')  # the attempt is killed; the next one goes on from its last heartbeat
+    (trial.usage_file).write_text(trial.usage_file.read_text() + "\n")
+    use(trial, [10.4, 15.6])
+    mirror.mirror_once()
+
+    assert history(uri, runs_of(uri)["grid=2, seed 0"], "system/memory_mb") == [
+        (5, int(1000 * (START + 5.1)), 705.1), (10, int(1000 * (START + 10.2)), 710.2), (15, int(1000 * (START + 15.6)), 715.6),
+    ]  # fmt: skip
+
+
+def test_a_trial_that_ran_before_environments_were_written_down_has_the_plans_commit(store, uri):
+    finish(store, 0)
+
+    tracking.Mirror(store, SWEEP, uri).mirror_once()
+
+    tags = runs_of(uri)["grid=2, seed 0"].data.tags
+    assert (tags["commit"], tags["dirty"], tags["version.torch"]) == ("abc1234", "false", "2.15")
 
 
 def test_a_second_pass_changes_nothing(store, uri):
@@ -184,7 +230,7 @@ def test_a_trial_of_two_cells_has_one_run_with_both_names(tmp_path, store, uri):
 
     tracking.Mirror(store, SWEEP, uri).mirror_once()
 
-    tags = runs_of(uri)["grid=2, grid=4, seed 0"].data.tags
+    tags = runs_of(uri)["grid=2, grid=4"].data.tags
     assert (tags["ablatrix.cell"], tags["axis.grid"]) == ("grid=2; grid=4", "2; 4")
 
 

@@ -144,10 +144,20 @@ def test_a_name_that_mlflow_takes_is_kept(name):
 
 
 def test_excluded_cells_want_no_trials():
-    wanted = plan(seeds=[0])
+    wanted = plan(grids=["2", "4", "8"], seeds=[0])
     wanted["cells"][0]["excluded"] = "not in the paper"
 
-    assert [t.name for t in planned_trials(wanted, "grid-sweep")] == ["grid=4, seed 0"]
+    assert [t.name for t in planned_trials(wanted, "grid-sweep")] == ["grid=4", "grid=8"]
+
+
+def test_a_runs_name_shows_only_what_tells_it_from_the_others():
+    wanted = plan(grids=["2", "4"], seeds=[0, 1])
+    for cell in wanted["cells"]:
+        cell["levels"] = {"dataset": "cifar100", **cell["levels"]}
+
+    names = [t.name for t in planned_trials(wanted, "s")]
+
+    assert names == ["grid=2, seed 0", "grid=2, seed 1", "grid=4, seed 0", "grid=4, seed 1"]
 
 
 def test_a_sweep_of_one_cell_names_its_runs_by_seed():
