@@ -110,3 +110,21 @@ def test_split_batch_norm_groups_the_same_images_in_either_memory_format() -> No
     torch.testing.assert_close(last.bn1.running_var, plain.bn1.running_var)
     torch.testing.assert_close(last.layer4[1].conv2.weight.grad, plain.layer4[1].conv2.weight.grad, rtol=1e-7, atol=1e-9)
     assert not any(getattr(module, "consecutive", False) for module in last.modules())
+
+
+def test_a_compiled_encoder_keeps_its_outputs_gradients_and_running_statistics() -> None:
+    torch.manual_seed(0)
+    plain = build_backbone(ResNet(width=0.125), bn_splits=2).double()
+    compiled = copy.deepcopy(plain)
+    compiled.compile(backend="aot_eager")  # graph and autograd as compiled, without minutes of C++
+    images = torch.randn(8, 3, 16, 16, dtype=torch.float64)
+
+    outputs = [encoder(images) for encoder in (plain, compiled)]
+    for output in outputs:
+        output.square().sum().backward()
+
+    assert torch.allclose(outputs[0], outputs[1], rtol=0, atol=1e-10)
+    for left, right in zip(plain.parameters(), compiled.parameters(), strict=True):
+        assert torch.allclose(left.grad, right.grad, rtol=1e-8, atol=1e-10)  # type: ignore[arg-type]
+    for left, right in zip(plain.buffers(), compiled.buffers(), strict=True):
+        assert torch.allclose(left.double(), right.double(), rtol=0, atol=1e-10)

@@ -11,7 +11,7 @@ from ablatrix_models.data import get as module
 from ablatrix_models.data.get import check, get
 from ablatrix_models.data.places import DataError
 from ablatrix_models.recipe.data import DATASETS, Data
-from data_samples import encoded, pixels, real_dataset, write_cifar100, write_folder, write_parquet
+from data_samples import encoded, pixels, real_dataset, write_cifar100, write_folder, write_idx, write_parquet
 
 
 @pytest.fixture(autouse=True)
@@ -41,6 +41,15 @@ def test_a_complete_dataset_is_not_downloaded_again(tmp_path, monkeypatch):
     downloading(monkeypatch, lambda place: pytest.fail("downloaded"))
 
     assert get("cifar100", tmp_path) == tmp_path / "cifar100"
+
+
+def test_what_a_system_package_installed_is_not_downloaded_again(tmp_path, monkeypatch):
+    packaged = tmp_path / "packaged"
+    write_idx(packaged)
+    monkeypatch.setattr("ablatrix_models.data.places.DEBIAN_FASHION_MNIST", packaged)
+    monkeypatch.setenv("ABLATRIX_DATA", str(tmp_path / "data"))
+
+    assert get("fashion-mnist", tmp_path / "data") == packaged
 
 
 def test_torchvision_without_a_network_is_one_clear_error(tmp_path, monkeypatch):

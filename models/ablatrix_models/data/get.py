@@ -16,7 +16,7 @@ from pathlib import Path
 
 from ablatrix_models.data.check import CheckReport, check
 from ablatrix_models.data.layout import find
-from ablatrix_models.data.places import DataError
+from ablatrix_models.data.places import DataError, data_root, locate
 from ablatrix_models.recipe.data import DATASETS, Data
 from ablatrix_models.recipe.fields import nearest
 
@@ -51,6 +51,8 @@ def get(name: str, root: Path, progress: bool | None = None) -> Path:
         raise DataError(f"{name!r} is no known dataset. {nearest(name, list(DATASETS))}")
     if name == "digits":
         return find(Data(name)).place
+    packaged = locate(Data(name)) if root == data_root() else None  # Debian keeps Fashion-MNIST elsewhere
+    place = packaged or place
     if place.is_dir() and any(place.iterdir()):
         find(Data(name, str(place)))
         return place
