@@ -79,7 +79,9 @@ class TrialRun:
 def key_of(name: str) -> str:
     """`name` with every character that MLflow forbids in a metric, parameter or tag replaced by `_`."""
     safe = re.sub(r"[^/\w.\- ]", "_", name)[:MAX_KEY]
-    return safe if posixpath.normpath(safe) == safe != "." and not safe.startswith(("/", "..")) else safe.replace("/", "_").strip(".") or "_"
+    if posixpath.normpath(safe) == safe != "." and not safe.startswith(("/", "..")):
+        return safe
+    return safe.replace("/", "_").strip(".") or "_"
 
 
 def stamp_of(path: Path) -> tuple[int, int] | None:
