@@ -1,11 +1,13 @@
 """A YAML file as plain values that remember their lines. The only importer of a YAML library.
 
-YAML 1.2 is read, so `NO` and `on` are text and `1e-4` is a number. Duplicate keys, tags and merge keys are
-refused with their line, all of them at once; so is what would overwhelm a reader: endless nesting, aliases of aliases.
+YAML 1.2 is read, so `NO` and `on` are text and `1e-4` is a number. Duplicate keys, tags, merge keys, directives and
+numbers that another YAML version reads otherwise (`010`, `1_000`) are refused with their line, all of them at once; so is
+what would overwhelm a reader: endless nesting, aliases of aliases.
 """
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +25,7 @@ MAX_DEPTH = 40  # of nested keys and lists; a recipe needs 5
 MAX_VALUES = 200_000  # of a file with its aliases written out
 MAX_INTEGER = 2**63
 Place = tuple[str | int, ...]
+_DECIMAL = re.compile(r"[-+]?(0|[1-9][0-9]*)?(\.[0-9]*)?([eE][-+]?[0-9]+)?")
 _PLAIN = {f"tag:yaml.org,2002:{kind}" for kind in ("str", "int", "float", "bool", "null", "map", "seq")}
 
 
@@ -50,8 +53,9 @@ def read(path: Path) -> Document:
     """Read a file whose top level is a mapping; SweepFileError where it is none, InvalidInput where there is no file."""
     text = _text(path)
     reader = YAML(typ="safe", pure=True)
+    plain, directives = _without_directives(text)
     try:
-        root = reader.compose(text)
+        root = reader.compose(plain)
     except (YAMLError, ValueError, RecursionError) as error:
         raise SweepFileError(path, [_syntax_problem(error)]) from None
     if root is None:
@@ -62,7 +66,19 @@ def read(path: Path) -> Document:
         )
     walk = _Walk(reader)
     values = walk.value(root, ())
-    return Document(path, text, values, walk.lines, tuple(walk.problems))
+    return Document(path, text, values, walk.lines, (*directives, *walk.problems))
+
+
+def _without_directives(text: str) -> tuple[str, list[FileProblem]]:
+    """The text with its `%` lines blanked, so that none changes how the rest is read, and a problem for each of them."""
+    lines, problems = text.splitlines(keepends=True), []
+    for i, line in enumerate(lines):
+        if line.startswith("%"):
+            problems.append(FileProblem(i + 1, "directives such as `%YAML` are refused: this is read as YAML 1.2. Take it out."))
+            lines[i] = "\n"
+        elif line.strip() and not line.startswith("#"):
+            break
+    return "".join(lines), problems
 
 
 def read_value(text: str) -> Any:
@@ -126,6 +142,8 @@ class _Walk:
             return self._refuse_rest(node)
         if node.tag not in _PLAIN:
             kind = node.tag.removeprefix("tag:yaml.org,2002:")
+            if kind == "timestamp":
+                return self._refuse(node, f"{node.value!r} would be a date, for which a sweep has no use. Write text in quotes.")
             return self._refuse(node, f"a value of the YAML type {kind!r} is refused. Use text, numbers, booleans, lists and mappings.")
         if isinstance(node, ScalarNode):
             return self._scalar(node)
@@ -174,6 +192,8 @@ class _Walk:
             return self._refuse(node, f"{shown} cannot be read as a value{why}.")
         if isinstance(value, int) and abs(value) >= MAX_INTEGER:
             return self._refuse(node, f"the number {shown} is too large: at most 64 bits are allowed.")
+        if type(value) is not bool and isinstance(value, int | float) and not _DECIMAL.fullmatch(node.value):
+            return self._refuse(node, f"the number {shown} is read in several ways. Write it in plain decimal digits, or text in quotes.")
         if isinstance(value, str) and any(unicodedata.category(c) in ("Cc", "Cs") and c not in "\n\t" for c in value):
             return self._refuse(node, f"{shown} holds a control character. Take it out.")
         # Plain builtins, so that nothing of the YAML library travels further.

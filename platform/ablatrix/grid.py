@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import math
+import operator
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -14,14 +17,20 @@ from ablatrix.spec import Spec
 from ablatrix_models.recipe.fields import nearest
 
 MAX_CELLS = 100_000
+RECIPE = "recipe"  # among the keys of a level: not a key of the recipe, but its name
+ABSENT = "–"  # the level of an axis that an included cell has no part in
+_COMPARISON = re.compile(r"(<=|>=|!=|<|>)\s*(\S.*)")
+_ORDERS = {"<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge}
 
 
 @dataclass(frozen=True)
 class Level:
-    """One level of an axis: its label and the keys that it sets."""
+    """One level of an axis: its label, the keys that it sets, the recipe that it names, and its line."""
 
     label: str
     changes: tuple[Change, ...]
+    recipe: str | None = None
+    line: int = 0
 
 
 @dataclass(frozen=True)
@@ -33,8 +42,9 @@ class Axis:
 
     @property
     def keys(self) -> tuple[str, ...]:
-        """Every recipe key that a level of this axis sets."""
-        return tuple(dict.fromkeys(change.key for level in self.levels for change in level.changes))
+        """Every recipe key that a level of this axis sets; `recipe` where levels are variants by name."""
+        named = (RECIPE,) if any(level.recipe for level in self.levels) else ()
+        return tuple(dict.fromkeys((*named, *(change.key for level in self.levels for change in level.changes))))
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -70,8 +80,8 @@ def axes(spec: Spec, profile: str | None) -> tuple[list[Axis], list[FileProblem]
         else:
             place, levels = ("axes", name, "levels"), axis.levels
         built = [_level(spec, axis.key, *pair) for pair in _entries(levels, place)]
-        problems += _axis_problems(spec, name, axis.key, built, place)
-        found.append(Axis(name, tuple(Level(b.label, tuple(c for c in b.changes if c.key)) for b in built)))
+        problems += _axis_problems(spec, name, built, place)
+        found.append(Axis(name, tuple(_named(level) for level in built)))
     problems += [
         FileProblem(
             spec.document.line(("profiles", profile or "", "axes", name)),
@@ -91,21 +101,33 @@ def _entries(levels: Any, place: Place) -> Iterator[tuple[Any, Any, Place]]:
 
 
 def _level(spec: Spec, key: str | None, name: Any, value: Any, place: Place) -> Level:
+    line = spec.document.line(place)
     if isinstance(value, Mapping):
         inner = changes(value, spec.document, place)
-        return Level(str(name), tuple(Change(f"{key}.{c.key}" if key else c.key, c.value, c.line) for c in inner))
-    return Level(str(name), (Change(key or "", value, spec.document.line(place)),))
+        return Level(str(name), tuple(Change(f"{key}.{c.key}" if key else c.key, c.value, c.line) for c in inner), line=line)
+    return Level(str(name), (Change(key or "", value, line),), line=line)
 
 
-def _axis_problems(spec: Spec, name: str, key: str | None, levels: list[Level], place: Place) -> Iterator[FileProblem]:
-    line = spec.document.line(place)
-    if key is None and any(change.key == "" for level in levels for change in level.changes):
-        yield FileProblem(line, f"axis {name!r} has plain levels but no `key`. Add the recipe key that they set, such as `key: mask.grid`.")
+def _named(level: Level) -> Level:
+    """The level with the recipe's name taken out of its changes, and what has no key or is wrongly named left out."""
+    recipe = next((c.value for c in level.changes if c.key == RECIPE and isinstance(c.value, str)), None)
+    return Level(level.label, tuple(c for c in level.changes if c.key not in ("", RECIPE)), recipe, level.line)
+
+
+def _axis_problems(spec: Spec, name: str, levels: list[Level], place: Place) -> Iterator[FileProblem]:
+    if any(change.key == "" for level in levels for change in level.changes):
+        yield FileProblem(
+            spec.document.line(place),
+            f"axis {name!r} has plain levels but no `key`. Add the recipe key that they set, such as `key: mask.grid`, or `key: recipe`.",
+        )
     seen: set[str] = set()
     for level in levels:
         if level.label in seen:
-            yield FileProblem(level.changes[0].line if level.changes else line, f"axis {name!r} has the level {level.label} twice.")
+            yield FileProblem(level.line, f"axis {name!r} has the level {level.label} twice.")
         seen.add(level.label)
+        for change in level.changes:
+            if change.key == RECIPE and not isinstance(change.value, str):
+                yield FileProblem(change.line, f"level {level.label} of axis {name!r} must name its recipe as text.")
 
 
 def combinations(found: list[Axis]) -> Iterator[dict[str, Level]]:
@@ -115,9 +137,35 @@ def combinations(found: list[Axis]) -> Iterator[dict[str, Level]]:
 
 
 def matches(condition: Mapping[str, Any], levels: Mapping[str, str]) -> bool:
-    """Whether a cell's labels meet an `if`; a list means any of its values."""
+    """Whether a cell's labels meet an `if`: all of its axes, and of a list any value or comparison, such as "< 4"."""
     for name, wanted in condition.items():
-        allowed = [label(w) for w in wanted] if isinstance(wanted, list) else [label(wanted)]
-        if levels.get(name) not in allowed:
+        have = levels.get(name)
+        if have is None or not any(_meets(have, w) for w in (wanted if isinstance(wanted, list) else [wanted])):
             return False
     return True
+
+
+def _meets(have: str, wanted: Any) -> bool:
+    if have == label(wanted):
+        return True
+    compared = comparison(wanted)
+    if compared is None:
+        return False
+    order, bound = compared
+    if order == "!=":
+        return have != bound
+    return _ORDERS[order](number(have), number(bound))  # any order with what is no number is false
+
+
+def comparison(wanted: Any) -> tuple[str, str] | None:
+    """The order and the bound of an `if` such as "< 4" or "!= none"; None for a plain level."""
+    found = _COMPARISON.fullmatch(wanted) if isinstance(wanted, str) else None
+    return (found[1], found[2].rstrip()) if found else None
+
+
+def number(text: str) -> float:
+    """A label or bound as a number; NaN where it is none."""
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from ablatrix_models.recipe import Recipe
@@ -16,7 +17,12 @@ def trial_id(recipe: Recipe, seed: int, data: str) -> str:
 
     Paths, threads, GPU shares and names stay out; equal id means the same trial, in any sweep.
     """
-    return digest({"recipe": recipe.identity(), "seed": seed, "data": data})
+    return replicate_id(recipe.identity(), seed, data)
+
+
+def replicate_id(identity: Mapping[str, Any], seed: int, data: str) -> str:
+    """The same from `Recipe.identity()`, which the seeds of one cell share."""
+    return digest({"recipe": identity, "seed": seed, "data": data})
 
 
 def digest(value: Any) -> str:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from ablatrix.document import Document, Place
 from ablatrix.errors import FileProblem
 from ablatrix_models.recipe import Problem, Recipe
-from ablatrix_models.recipe.fields import build
+from ablatrix_models.recipe.fields import Known, build
 from ablatrix_models.recipe.overlay import overlay
 
 MAX_PARTS = 16  # of a dotted key
@@ -36,26 +36,38 @@ def changes(mapping: Mapping[str, Any], document: Document, place: Place) -> Ite
             yield Change(str(key), child, document.line(here))
 
 
-def resolve(recipe: Mapping[str, Any], layers: Iterable[Iterable[Change]], fallback: int) -> tuple[Recipe | None, list[FileProblem]]:
-    """Lay `layers` over `recipe`, lowest first; every problem is put on the line of the change that brought it.
+@dataclass(frozen=True)
+class Layered:
+    """A recipe with changes laid over it: nested values, and the line that each changed key stands on."""
 
-    `fallback` is the line for what comes from the recipe itself.
-    """
-    merged = dict(recipe)
-    lines: dict[str, int] = {}
-    deep: list[FileProblem] = []
+    values: Mapping[str, Any]
+    lines: Mapping[str, int] = field(default_factory=dict)
+    problems: tuple[FileProblem, ...] = ()
+
+    def over(self, layer: Iterable[Change]) -> Layered:
+        """This with one more layer on top."""
+        listed = tuple(layer)
+        if not listed:
+            return self
+        deep = tuple(c for c in listed if c.key.count(".") >= MAX_PARTS)
+        told = tuple(FileProblem(c.line, f"{c.key[:40]}… is not a known key: no recipe goes {MAX_PARTS} deep.") for c in deep)
+        kept = [c for c in listed if c not in deep] if deep else listed
+        values = overlay(self.values, {change.key: change.value for change in kept})
+        return Layered(values, {**self.lines, **{change.key: change.line for change in kept}}, self.problems + told)
+
+    def build(self, fallback: int, known: Known | None = None) -> tuple[Recipe | None, list[FileProblem]]:
+        """The recipe; every problem is put on the line of the change that brought it, or on `fallback`. `known` as in `fields.build`."""
+        built, problems = build(Recipe, self.values, known)
+        found = [FileProblem(_line(problem, self.lines, fallback), f"{problem.key or _EMPTY} {problem.message}") for problem in problems]
+        return (None if self.problems else built), [*self.problems, *found]
+
+
+def resolve(recipe: Mapping[str, Any], layers: Iterable[Iterable[Change]], fallback: int) -> tuple[Recipe | None, list[FileProblem]]:
+    """Lay `layers` over `recipe`, lowest first, and build it. `fallback` is the line for what comes from the recipe itself."""
+    merged = Layered(recipe)
     for layer in layers:
-        listed = []
-        for change in layer:
-            if change.key.count(".") < MAX_PARTS:
-                listed.append(change)
-            else:
-                deep.append(FileProblem(change.line, f"{change.key[:40]}… is not a known key: no recipe goes {MAX_PARTS} deep."))
-        merged = overlay(merged, {change.key: change.value for change in listed})
-        lines.update({change.key: change.line for change in listed})
-    built, problems = build(Recipe, merged)
-    found = [FileProblem(_line(problem, lines, fallback), f"{problem.key or _EMPTY} {problem.message}") for problem in problems]
-    return (None if deep else built), deep + found
+        merged = merged.over(layer)
+    return merged.build(fallback)
 
 
 def _line(problem: Problem, lines: Mapping[str, int], fallback: int) -> int:

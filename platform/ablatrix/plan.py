@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from ablatrix import claim_problems, grid, shipped
+from ablatrix.cells import Cell, Cells
 from ablatrix.document import Place
 from ablatrix.errors import FileProblem, InvalidInput, SweepFileError
-from ablatrix.grid import Axis, Level, label, matches
-from ablatrix.identity import trial_id
-from ablatrix.layers import Change, changes, resolve
+from ablatrix.grid import Axis, comparison, label, matches, number
+from ablatrix.identity import replicate_id
+from ablatrix.layers import Change
 from ablatrix.records import SCHEMA, TrialRecipe
-from ablatrix.schema import Include, Profile, Resources
+from ablatrix.schema import Profile, Resources
 from ablatrix.spec import PAPER, Spec
 from ablatrix_models.recipe import Recipe
 from ablatrix_models.recipe.data import Data
@@ -33,23 +35,6 @@ class Trial:
     def record(self) -> TrialRecipe:
         """What the store keeps of it."""
         return TrialRecipe(self.id, self.seed, self.data, self.recipe.as_mapping())
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One combination of levels, on the grid or included beside it."""
-
-    levels: dict[str, str]
-    recipe: Recipe | None
-    label: str | None = None
-    note: str | None = None
-    included: bool = False
-    excluded: str | None = None
-
-    @property
-    def id(self) -> str:
-        """Readable and unique within the sweep."""
-        return ",".join(f"{name}={level}" for name, level in self.levels.items())
 
 
 @dataclass(frozen=True)
@@ -77,7 +62,7 @@ class Plan:
             by_cell.setdefault(trial.cell, []).append(trial)
         return {
             "schema": SCHEMA, "sweep": file.sweep, "profile": self.profile, "title": file.title, "question": file.question,
-            "file": self.spec.path.name, "metric": file.metric.model_dump(), "seeds": list(self.seeds),
+            "file": self.spec.path.name, "metric": file.metric.of({}).model_dump(), "seeds": list(self.seeds),
             "axes": [{"name": a.name, "keys": list(a.keys), "levels": list(a.labels)} for a in self.axes],
             "table": table_of(self), "resources": self.resources.model_dump(),
             "claims": [{"text": c.text, "check": c.check, "for": c.for_} for c in file.claims],
@@ -88,7 +73,7 @@ class Plan:
 def _cell_mapping(plan: Plan, cell: Cell, trials: list[Trial]) -> dict[str, Any]:
     return {
         "id": cell.id, "levels": cell.levels, "label": cell.label, "included": cell.included, "note": cell.note,
-        "excluded": cell.excluded, "metric": plan.spec.file.metric.model_dump(),
+        "excluded": cell.excluded, "metric": plan.spec.file.metric.of(cell.levels).model_dump(),
         "trials": [{"trial": t.id, "seed": t.seed} for t in sorted(trials, key=lambda t: t.seed)],
     }  # fmt: skip
 
@@ -127,6 +112,7 @@ def make(spec: Spec, profile: str | None, fingerprint: Callable[[Data], str], ov
 def _trials(plan: Plan, fingerprint: Callable[[Data], str]) -> Iterator[Trial]:
     """Seeds outermost, so that a whole table of n = 1 exists early."""
     prints: dict[tuple[str, str | None], str] = {}
+    identities: dict[str, Any] = {}
     for seed in plan.seeds:
         for cell in plan.cells:
             if cell.recipe is None or cell.excluded:
@@ -135,7 +121,9 @@ def _trials(plan: Plan, fingerprint: Callable[[Data], str]) -> Iterator[Trial]:
             if (data.name, data.path) not in prints:
                 prints[data.name, data.path] = fingerprint(data)
             known = prints[data.name, data.path]
-            yield Trial(trial_id(cell.recipe, seed, known), cell.id, seed, known, cell.recipe)
+            if cell.id not in identities:
+                identities[cell.id] = cell.recipe.identity()
+            yield Trial(replicate_id(identities[cell.id], seed, known), cell.id, seed, known, cell.recipe)
 
 
 def _outline(spec: Spec, profile: str | None, overrides: list[Change]) -> tuple[Plan, list[FileProblem]]:
@@ -154,82 +142,9 @@ def _outline(spec: Spec, profile: str | None, overrides: list[Change]) -> tuple[
             *problems,
             FileProblem(spec.document.line(("axes",)), f"the axes span {size:,} cells; at most {grid.MAX_CELLS:,} are planned."),
         ]
-    cells, found = _Cells(plan, chosen, overrides).build()
+    cells, found = Cells(spec, profile, axes, overrides).build()
     plan = Plan(spec, profile, plan.axes, tuple(cells), plan.seeds, plan.resources)
     return plan, problems + found + list(_table_problems(plan)) + _claim_problems(plan)
-
-
-class _Cells:
-    """Resolves each cell's recipe: recipe < set < when < profile < command line < levels < include."""
-
-    def __init__(self, plan: Plan, profile: Profile, overrides: list[Change]) -> None:
-        self.plan, self.spec, self.overrides = plan, plan.spec, overrides
-        document = plan.spec.document
-        self.base = tuple(changes(plan.spec.file.set, document, ("set",)))
-        self.profile = tuple(changes(profile.set, document, ("profiles", plan.profile or "", "set")))
-        self.whens = [(w, tuple(changes(w.set, document, ("when", i, "set")))) for i, w in enumerate(plan.spec.file.when)]
-        self.problems: list[FileProblem] = list(self._clashes())
-
-    def build(self) -> tuple[list[Cell], list[FileProblem]]:
-        line = self.spec.document.line
-        listed = [(cell, line(("include", i))) for i, include in enumerate(self.spec.file.include) for cell in self._included(i, include)]
-        listed += [(self._cell(levels), 0) for levels in grid.combinations(list(self.plan.axes))]
-        seen: dict[str, int] = {}
-        for cell, at in listed:
-            # Twice on the grid is a level that stands twice, which its axis tells.
-            if blamed := max(at, seen.get(cell.id, 0)) if cell.id in seen else 0:
-                self.problems.append(FileProblem(blamed, f"the cell {cell.id} stands twice in the table."))
-            seen.setdefault(cell.id, at)
-        return [cell for cell, _ in listed], self.problems
-
-    def _cell(self, levels: Mapping[str, Level]) -> Cell:
-        labels = {name: level.label for name, level in levels.items()}
-        excluded = next((e.reason for e in self.spec.file.exclude if matches(e.if_, labels)), None)
-        if excluded:
-            return Cell(labels, None, excluded=excluded)
-        own = tuple(change for level in levels.values() for change in level.changes)
-        recipe, note = self._recipe(labels, own, None, ("recipe",))
-        return Cell(labels, recipe, note=note)
-
-    def _included(self, index: int, include: Include) -> Iterator[Cell]:
-        crossed = [axis for axis in self.plan.axes if axis.name in include.cross]
-        fixed = {name: label(level) for name, level in include.as_.items()}
-        own = tuple(changes(include.set, self.spec.document, ("include", index, "set")))
-        for levels in grid.combinations(crossed):
-            labels = {a.name: levels[a.name].label if a.name in levels else fixed.get(a.name, "–") for a in self.plan.axes}
-            layer = tuple(change for level in levels.values() for change in level.changes) + own
-            recipe, note = self._recipe(labels, layer, include.recipe, ("include", index, "recipe"))
-            yield Cell(labels, recipe, include.label, include.note or note, included=True)
-
-    def _recipe(self, labels: dict[str, str], own: tuple[Change, ...], named: str | None, place: Place) -> tuple[Recipe | None, str | None]:
-        active = [(when, layer) for when, layer in self.whens if matches(when.if_, labels)]
-        name = named or next((w.recipe for w, _ in reversed(active) if w.recipe), None) or self.spec.file.recipe
-        line = self.spec.document.line(place if named else ("recipe",))
-        try:
-            recipe = self.spec.recipe(name, self.plan.profile)
-        except InvalidInput as error:
-            self.problems.append(FileProblem(line, str(error)))
-            return None, None
-        layers = [self.base, *(layer for _, layer in active), self.profile, tuple(self.overrides), own]
-        built, problems = resolve(recipe, layers, line)
-        self.problems += problems
-        return built, next((w.note for w, _ in reversed(active) if w.note), None)
-
-    def _clashes(self) -> Iterator[FileProblem]:
-        """A key of an axis set elsewhere would never hold."""
-        owned: dict[str, str] = {}
-        for axis in self.plan.axes:
-            for key in axis.keys:
-                if all(any(change.key == key for change in level.changes) for level in axis.levels) and key in owned:
-                    line = self.spec.document.line(("axes", axis.name))
-                    yield FileProblem(line, f"{key} is set by axis {owned[key]!r} and by axis {axis.name!r} in every cell. Keep one.")
-                owned.setdefault(key, axis.name)
-        for change in (*self.profile, *self.overrides):
-            if change.key in owned:
-                yield FileProblem(
-                    change.line,
-                    f"{change.key} is set here, but axis {owned[change.key]!r} sets it in every cell. Change the axis's levels.",
-                )
 
 
 def _reference_problems(plan: Plan) -> list[FileProblem]:
@@ -251,9 +166,10 @@ def _reference_problems(plan: Plan) -> list[FileProblem]:
             if name not in known:
                 problems.append(FileProblem(line, f"{name!r} is no axis of this sweep. {nearest(name, list(known))}"))
                 continue
-            for level in map(label, wanted if isinstance(wanted, list) else [wanted]):
-                if not free and level not in known[name] | whole[name] and (name, level) not in included:
-                    problems.append(FileProblem(line, f"axis {name!r} has no level {level}. {nearest(level, sorted(whole[name]))}"))
+            for one in wanted if isinstance(wanted, list) else [wanted]:
+                levels = known[name] | whole[name] | {level for axis, level in included if axis == name}
+                if not free and (message := _level_problem(name, one, levels, compared=place[0] in ("when", "exclude"))):
+                    problems.append(FileProblem(line, message))
     for i, include in enumerate(file.include):
         for name in include.cross:
             if name not in known:
@@ -272,9 +188,23 @@ def _claim_problems(plan: Plan) -> list[FileProblem]:
     return [] if plan.profile else list(claim_problems.find(plan.spec.file.claims, plan.spec.document, axes, excluded))
 
 
+def _level_problem(axis: str, wanted: Any, levels: set[str], *, compared: bool) -> str | None:
+    """What is wrong with a level that a condition names, or compares with."""
+    level = label(wanted)
+    if level in levels:
+        return None
+    if compared and (found := comparison(wanted)) and found[0] != "!=":
+        if math.isnan(number(found[1])):
+            return f"the comparison {wanted!r} needs a number after {found[0]}."
+        numeric = any(not math.isnan(number(known)) for known in levels)
+        return None if numeric else f"axis {axis!r} has no level that is a number, so {wanted!r} is never met."
+    level = found[1] if compared and (found := comparison(wanted)) else level
+    return None if level in levels else f"axis {axis!r} has no level {level}. {nearest(level, sorted(levels))}"
+
+
 def _table_problems(plan: Plan) -> Iterator[FileProblem]:
     """The table must place every axis, its baseline must be a cell, its metric must be measured."""
-    document, file, table = plan.spec.document, plan.spec.file, table_of(plan)
+    document, table = plan.spec.document, table_of(plan)
     placed = table["rows"] + table["columns"]
     for name in placed:
         if name not in {axis.name for axis in plan.axes}:
@@ -292,13 +222,30 @@ def _table_problems(plan: Plan) -> Iterator[FileProblem]:
         yield FileProblem(
             document.line(("table", "baseline")), "no cell has the baseline's levels. Add it under `include`, or name another."
         )
-    measured = {name for cell in plan.cells if cell.recipe for name in cell.recipe.evaluate.metrics()}
-    if measured and file.metric.name not in measured | {"train.loss"}:
-        yield FileProblem(
-            document.line(("metric", "name")),
-            f"no protocol of the recipe measures {file.metric.name!r}. {nearest(file.metric.name, sorted(measured))}",
-        )
     known = shipped.published_tables() if table["published"] else ()
     for name in table["published"]:
         if name not in known:
             yield FileProblem(document.line(("table", "published")), f"{name!r} is no published table. {nearest(name, known)}")
+    yield from _metric_problems(plan)
+
+
+def _metric_problems(plan: Plan) -> Iterator[FileProblem]:
+    """Every cell must measure the number that it shows."""
+    document, metric = plan.spec.document, plan.spec.file.metric
+    levels = {axis.name: {cell.levels[axis.name] for cell in plan.cells} for axis in plan.axes}
+    for axis, named in metric.by.items():
+        if axis not in levels:
+            yield FileProblem(document.line(("metric", "by", axis)), f"{axis!r} is no axis of this sweep. {nearest(axis, list(levels))}")
+        elif not plan.profile:  # a profile may drop levels
+            for level in set(named) - levels[axis]:
+                line = document.line(("metric", "by", axis, level))
+                yield FileProblem(line, f"axis {axis!r} has no level {level}. {nearest(level, sorted(levels[axis]))}")
+    cells = [(cell, metric.of(cell.levels).name, {*cell.recipe.evaluate.metrics(), "train.loss"}) for cell in plan.cells if cell.recipe]
+    somewhere = {name for _, name, measured in cells if name in measured}
+    for name in dict.fromkeys(name for _, name, measured in cells if name not in measured):
+        cell, measured = next((cell, measured) for cell, wanted, measured in cells if wanted == name and name not in measured)
+        axis = next((axis for axis, named in metric.by.items() if cell.levels.get(axis) in named), None)
+        line = document.line(("metric", "by", axis, cell.levels[axis]) if axis else ("metric", "name"))
+        where = f" of the cell {cell.id}" if name in somewhere else ""
+        known = nearest(name, sorted(measured - {"train.loss"}))
+        yield FileProblem(line, f"no protocol of the recipe{where} measures {name!r}. {known}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
@@ -20,14 +21,17 @@ class Part(BaseModel):
 
 
 class Axis(Part):
-    """A named key with levels; or levels that each set several keys together."""
+    """A named key with levels, in a list or by label; or levels that each set several keys together, or name a `recipe`, or both."""
 
     key: Text | None = None
-    levels: Annotated[list[Any], Field(min_length=1)] | Annotated[dict[str, dict[str, Any]], Field(min_length=1)]
+    levels: Annotated[list[Any], Field(min_length=1)] | Annotated[dict[str, Any], Field(min_length=1)]
 
 
 class When(Part):
-    """Cells of these levels get these keys, or another recipe."""
+    """Cells of these levels get these keys, or another recipe, also in the place of one that a level names.
+
+    A level may be a comparison: `if: {grid: "< 8"}`, with <, <=, >, >= or !=.
+    """
 
     if_: Levels = Field(alias="if")
     set: dict[str, Any] = {}
@@ -53,12 +57,25 @@ class Include(Part):
     note: Text | None = None
 
 
-class Metric(Part):
-    """The number that the table shows."""
+class Yardstick(Part):
+    """One measured number: its name, what is better, and which of a trial's values counts."""
 
     name: Text
     goal: Literal["max", "min"] = "max"
     take: Literal["last", "best"] = "last"
+
+
+class Metric(Yardstick):
+    """The number that the table shows; `by` names another one for some levels of one axis, `by: {framework: {SimCLR: linear.top1}}`."""
+
+    by: Annotated[dict[Word, dict[str, Text | Yardstick]], Field(max_length=1)] = {}
+
+    def of(self, levels: Mapping[str, str]) -> Yardstick:
+        """The number that a cell of these levels shows."""
+        other = next((named[levels[axis]] for axis, named in self.by.items() if levels.get(axis) in named), None)
+        if isinstance(other, Yardstick):
+            return other
+        return Yardstick(name=other or self.name, goal=self.goal, take=self.take)
 
 
 class Resources(Part):
@@ -111,7 +128,7 @@ class SweepFile(Part):
     sweep: Slug
     title: Text
     question: Text | None = None
-    recipe: Text
+    recipe: Text | None = None
     set: dict[str, Any] = {}
     axes: dict[Word, Axis]
     when: list[When] = []

@@ -39,9 +39,9 @@ def test_a_place_that_the_file_lacks_has_the_line_of_what_encloses_it(tmp_path: 
 
 
 def test_yaml_1_2_is_read_so_that_words_stay_words(tmp_path: Path) -> None:
-    read = document.read(write(tmp_path, "a: off\nb: NO\nc: 1e-4\nd: 010\ne: 1:30\nf: true\n"))
+    read = document.read(write(tmp_path, "a: off\nb: NO\nc: 1e-4\nd: -.5e+3\ne: 1:30\nf: true\n"))
 
-    assert read.values == {"a": "off", "b": "NO", "c": 1e-4, "d": 10, "e": "1:30", "f": True}
+    assert read.values == {"a": "off", "b": "NO", "c": 1e-4, "d": -500.0, "e": "1:30", "f": True}
 
 
 def test_a_byte_order_mark_and_windows_line_ends_are_read(tmp_path: Path) -> None:
@@ -67,7 +67,12 @@ def test_every_duplicate_key_is_told_with_both_lines(tmp_path: Path) -> None:
         ("!!set {b}", "'set' is refused"),
         ("!!python/object/apply:os.system [ls]", "'python/object/apply:os.system' is refused"),
         ("!!binary aGk=", "'binary' is refused"),
-        ("2024-01-31", "'timestamp' is refused"),
+        ("2024-01-31", "'2024-01-31' would be a date"),
+        ("010", "'010' is read in several ways"),
+        ("0o17", "'0o17' is read in several ways"),
+        ("1_000", "'1_000' is read in several ways"),
+        (".inf", "'.inf' is read in several ways"),
+        ("-00.5", "'-00.5' is read in several ways"),
         ("!!bool perhaps", "'perhaps' cannot be read as a value"),
         ("!!int ''", "'' cannot be read as a value"),
         ("!!float abc", "could not convert string to float"),
@@ -88,6 +93,15 @@ def test_a_value_that_is_refused_leaves_the_rest_readable(tmp_path: Path, value:
     assert said in problems[0][1]
     assert len(problems[0][1]) < 200
     assert document.read(tmp_path / "file.yaml").values["last"] == 2
+
+
+def test_a_directive_is_refused_and_changes_nothing_of_what_follows(tmp_path: Path) -> None:
+    text = "# a comment\n%YAML 1.1\n%TAG ! tag:x,2000:\n---\na: NO\nb: |\n  %not one\n"
+    problems = found(tmp_path, text)
+
+    assert [line for line, _ in problems] == [2, 3]
+    assert "directives" in problems[0][1]
+    assert document.read(tmp_path / "file.yaml").values == {"a": "NO", "b": "%not one\n"}
 
 
 def test_merge_keys_and_keys_that_are_no_text_are_refused(tmp_path: Path) -> None:

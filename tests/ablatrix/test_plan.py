@@ -201,7 +201,7 @@ def test_the_plan_as_stored_names_every_cell_and_trial(tmp_path: Path) -> None:
     [
         ("when: [{if: {gird: 2}, set: {optimizer.lr: 1}}]\n", 9, "'gird' is no axis of this sweep. Did you mean 'grid'?"),
         ("when:\n  - {if: {grid: 3}, set: {optimizer.lr: 1}}\n", 10, "axis 'grid' has no level 3"),
-        ("when: [{if: {grid: 2}, recipe: none.yaml}]\n", 4, "no shipped recipe"),
+        ("when: [{if: {grid: 2}, recipe: none.yaml}]\n", 9, "no shipped recipe"),
         ("when: [{if: {grid: 2}, set: {optimizer.rl: 1}}]\n", 9, "optimizer.rl is not a known key"),
         ("exclude: [{if: {grid: [2, 3]}, reason: no}]\n", 9, "axis 'grid' has no level 3"),
         ("exclude: [{if: {grid: 2}}]\n", 9, "the key 'reason' is missing"),
@@ -230,6 +230,43 @@ def test_the_metric_must_be_measured(tmp_path: Path) -> None:
 
     assert problems == [(8, "no protocol of the recipe measures 'knn.top5'. Did you mean 'knn.top1'?")]
     assert problems_of(tmp_path, SWEEP.replace("knn.top1", "train.loss")) == []
+
+
+BY = "set: {evaluate.linear: {kind: lbfgs, weight_decay: 1.0e-3}}\nmetric: {name: knn.top1, by: {grid: {4: linear.top1}}}\n"
+
+
+def test_the_metric_may_depend_on_a_level(tmp_path: Path) -> None:
+    stored = make_plan(tmp_path, SWEEP.replace("metric: {name: knn.top1}\n", BY)).as_mapping()
+    smaller = BY.replace("4: linear.top1", "4: {name: train.loss, goal: min}")
+    other = make_plan(tmp_path, SWEEP.replace("metric: {name: knn.top1}\n", smaller)).as_mapping()
+
+    assert stored["metric"] == stored["cells"][0]["metric"] == {"name": "knn.top1", "goal": "max", "take": "last"}
+    assert stored["cells"][1]["metric"] == {"name": "linear.top1", "goal": "max", "take": "last"}
+    assert other["cells"][1]["metric"] == {"name": "train.loss", "goal": "min", "take": "last"}
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "line", "said"),
+    [
+        ("4: linear.top1", "4: linear.top5", 9, "no protocol of the recipe measures 'linear.top5'. Did you mean 'linear.top1'?"),
+        ("4: linear.top1", "16: linear.top1", 9, "axis 'grid' has no level 16"),
+        ("by: {grid:", "by: {gird:", 9, "'gird' is no axis of this sweep. Did you mean 'grid'?"),
+        ("{evaluate.linear: {kind: lbfgs, weight_decay: 1.0e-3}}", "{}", 9, "no protocol of the recipe measures 'linear.top1'"),
+        ("by: {grid: {4: linear.top1}", "by: {grid: {4: linear.top1}, other: {}", 9, "at most 1"),
+    ],
+)
+def test_a_metric_that_depends_on_what_is_not_there_is_told(tmp_path: Path, old: str, new: str, line: int, said: str) -> None:
+    problems = problems_of(tmp_path, SWEEP.replace("metric: {name: knn.top1}\n", BY).replace(old, new))
+
+    assert any(at == line and said in message for at, message in problems), problems
+
+
+def test_a_cell_that_does_not_measure_the_metric_is_named(tmp_path: Path) -> None:
+    off = "when: [{if: {grid: 4}, set: {evaluate: {knn: {kind: 'off'}, linear: {kind: lbfgs, weight_decay: 1.0e-3}}}}]\n"
+
+    assert problems_of(tmp_path, SWEEP + off) == [
+        (8, "no protocol of the recipe of the cell grid=4 measures 'knn.top1'. Did you mean 'linear.top1'?")
+    ]
 
 
 def test_problems_of_every_part_and_profile_are_told_at_once(tmp_path: Path) -> None:

@@ -51,11 +51,16 @@ def nearest(word: str, known: Sequence[str]) -> str:
     return f"Known: {', '.join(sorted(known))}."
 
 
-def build(cls: type[Config], mapping: object) -> tuple[Config | None, list[Problem]]:
+# What a section was converted to before, by the identity of its raw value, which is kept too so that the identity stays its own.
+Known = dict[tuple[str, int], tuple[object, Any, list[Problem]]]
+
+
+def build(cls: type[Config], mapping: object, known: Known | None = None) -> tuple[Config | None, list[Problem]]:
     """Build `cls` from `mapping`; (None, problems) when anything is wrong.
 
     A scalar given for a section stands for that section's `kind` or `name`, so `mixing: none` equals
-    `mixing: {kind: none}`. Rules across fields come from the class's own `problems()`.
+    `mixing: {kind: none}`. Rules across fields come from the class's own `problems()`. `known` spares the conversion of
+    sections that many mappings share, as the cells of a sweep do.
     """
     fields = {f.name: f for f in dataclasses.fields(typing.cast(Any, cls))}
     if isinstance(mapping, str | int | float | bool) and (tag := next((t for t in ("kind", "name") if t in fields), None)):
@@ -69,8 +74,13 @@ def build(cls: type[Config], mapping: object) -> tuple[Config | None, list[Probl
         if key not in fields:
             problems.append(Problem(str(key), f"is not a known key. {nearest(str(key), list(fields))}"))
             continue
-        converted, found = convert(hints[key], raw)
-        found += _range_problems(fields[key], converted) if not found else []
+        if known is not None and isinstance(raw, Mapping):
+            if (key, id(raw)) not in known:
+                known[key, id(raw)] = (raw, *convert(hints[key], raw))
+            _, converted, found = known[key, id(raw)]
+        else:
+            converted, found = convert(hints[key], raw)
+        found = found or _range_problems(fields[key], converted)
         problems += [p.below(key) for p in found]
         values[key] = converted
     if problems:

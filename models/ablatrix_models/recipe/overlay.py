@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -20,12 +19,12 @@ def flatten(mapping: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str,
 
 
 def overlay(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """A copy of nested `base` with the dotted keys of `changes` put in.
+    """Nested `base` with the dotted keys of `changes` put in. What is not changed is shared with `base`, which stays as it was.
 
     A section written as a scalar (`mixing: none`) is opened first. Choosing another framework or encoder by
     `name` drops the keys of the one before, which would be unknown to it.
     """
-    result = copy.deepcopy(dict(base))
+    result = dict(base)
     ordered = sorted(changes.items(), key=lambda item: not item[0].endswith(".name") and item[0] not in TAGGED)
     for dotted, value in ordered:
         *parents, last = dotted.split(".")

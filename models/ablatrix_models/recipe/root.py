@@ -92,6 +92,8 @@ class Recipe:
 
 
 def _plain(part: Any, *, identity_only: bool = False) -> Any:
+    if part is None or isinstance(part, str | int | float):
+        return part
     if dataclasses.is_dataclass(part):
         fields = [f for f in dataclasses.fields(part) if not identity_only or f.metadata.get("identity", True)]
         return {f.name: _plain(getattr(part, f.name), identity_only=identity_only) for f in fields}
