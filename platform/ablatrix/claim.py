@@ -13,17 +13,19 @@ A level that holds a comma, a quote or a parenthesis stands in quotes. Nothing i
 from __future__ import annotations
 
 import itertools
+import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NoReturn
 
 from ablatrix.document import read_value
-from ablatrix.grid import label, matches
+from ablatrix.grid import ABSENT, comparison, label, matches
 
 FUNCTIONS = ("max", "min", "mean", "abs")
 MAX_DEPTH = 20  # of nested parentheses
 MAX_CASES = 1000
+MAX_DIFFERENCES = 500  # that a claim amounts to once its max and min are written out
 _AXIS = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
 _LEVEL = re.compile(r"\"[^\"]*\"|'[^']*'|\[[^\]]*\]|[^\s,()\"'\[\]=][^,()\"'=]*")
 _NUMBER = re.compile(r"\d+(\.\d+)?")
@@ -117,7 +119,7 @@ def cases(claim: Claim, only: Mapping[str, object], axes: Mapping[str, Sequence[
     the table is left out.
     """
     named = {axis for ref in claim.cells for axis, _ in ref.levels}
-    opened = {axis: labels(only[axis]) if axis in only else list(levels) for axis, levels in axes.items() if axis not in named}
+    opened = {axis: _wanted(only.get(axis), levels) for axis, levels in axes.items() if axis not in named}
     found, finder = [], _Finder(cells)
     for combination in itertools.islice(itertools.product(*opened.values()), MAX_CASES):
         levels = dict(zip(opened, combination, strict=True))
@@ -127,16 +129,24 @@ def cases(claim: Claim, only: Mapping[str, object], axes: Mapping[str, Sequence[
     return found
 
 
-def labels(value: object) -> list[str]:
-    """One level, or a list of them, as a table writes them."""
-    return [label(v) for v in value] if isinstance(value, list) else [label(value)]
+def _wanted(wanted: object, levels: Sequence[str]) -> list[str]:
+    """The levels of an axis that `for` speaks of: those of the axis that meet it, and those beside it that it names."""
+    if wanted is None:
+        return list(levels)
+    met = [level for level in levels if matches({"": wanted}, {"": level})]
+    return met + [level for level in plain_levels(wanted) if level not in levels]
+
+
+def plain_levels(wanted: object) -> list[str]:
+    """The levels that a condition names outright, as tables write them; comparisons such as "< 4" name none."""
+    return [label(w) for w in (wanted if isinstance(wanted, list) else [wanted]) if comparison(w) is None]
 
 
 class _Finder:
     """Finds the cell of exactly the wanted levels, else the only one that leaves some axes open (`–`) and agrees on the others."""
 
     def __init__(self, cells: Sequence[Levels]) -> None:
-        stated = [{axis: level for axis, level in levels.items() if level != "–"} for levels in cells]
+        stated = [{axis: level for axis, level in levels.items() if level != ABSENT} for levels in cells]
         axes = max(map(len, stated), default=0)
         self.exact = {frozenset(levels.items()): i for i, levels in enumerate(stated)}
         self.open_ended = [(i, levels) for i, levels in enumerate(stated) if len(levels) < axes]
@@ -158,6 +168,16 @@ def _refs(term: Term) -> Iterator[CellRef]:
             yield from _refs(inner)
 
 
+def _count(term: Term) -> int:
+    """How many sums of cells a term stands for once its max, min and abs are written out."""
+    if isinstance(term, Sum):
+        return math.prod(_count(inner) for _, inner in term.terms)
+    if isinstance(term, Call):
+        inner = [_count(argument) for argument in term.arguments]
+        return math.prod(inner) if term.name == "mean" else sum(inner) * (2 if term.name == "abs" else 1)
+    return 1
+
+
 class _Parser:
     """Recursive descent over the text, one method for each rule of the grammar."""
 
@@ -171,6 +191,8 @@ class _Parser:
         self._space()
         if self.at < len(self.text):
             self._fail(f"{self._rest()[:20]!r} is not expected here. A claim is a comparison, or several joined by `and`.")
+        if sum(_count(c.larger) * _count(c.smaller) for c in comparisons) > MAX_DIFFERENCES:
+            self._fail(f"this compares more than {MAX_DIFFERENCES} pairs once max, min and abs are written out. Write it shorter.", 0)
         return Claim(tuple(comparisons))
 
     def _comparison(self) -> list[Comparison]:

@@ -35,7 +35,7 @@ def find(given: Sequence[ClaimPart], document: Document, axes: Mapping[str, Sequ
             continue
         known = {pair for levels, _ in cells for pair in levels.items()}
         asked = [pair for ref in read.cells for pair in ref.levels]
-        asked += [(axis, level) for axis, wanted in part.for_.items() for level in claim.labels(wanted)]
+        asked += [(axis, level) for axis, wanted in part.for_.items() for level in claim.plain_levels(wanted)]
         if known.issuperset(asked):
             cases = claim.cases(read, part.for_, axes, [levels for levels, _ in cells])
             yield from (FileProblem(line, message) for message in _problems(cases, cells))

@@ -168,7 +168,7 @@ def _reference_problems(plan: Plan) -> list[FileProblem]:
                 continue
             for one in wanted if isinstance(wanted, list) else [wanted]:
                 levels = known[name] | whole[name] | {level for axis, level in included if axis == name}
-                if not free and (message := _level_problem(name, one, levels, compared=place[0] in ("when", "exclude"))):
+                if not free and (message := _level_problem(name, one, levels, compared=place[-1] in ("if", "for"))):
                     problems.append(FileProblem(line, message))
     for i, include in enumerate(file.include):
         for name in include.cross:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Any, Literal
 
 from ablatrix.errors import AblatrixError
 from ablatrix.records import Report, Result, Status
@@ -52,10 +52,11 @@ class Trial:
 
 @dataclass(frozen=True)
 class Collected:
-    """A plan, and its trials by cell id in the order of their seeds."""
+    """A plan, its trials by cell id in the order of their seeds, and the recipe of each cell where its paper's numbers are asked for."""
 
     plan: Plan
     trials: dict[str, tuple[Trial, ...]]
+    recipes: dict[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
 def collect(store: Store, sweep: str, *, curves: bool = True) -> Collected:
@@ -66,7 +67,17 @@ def collect(store: Store, sweep: str, *, curves: bool = True) -> Collected:
     """
     plan = read_plan(store.sweep(sweep))
     curves = curves and sum(len(c.trials) for c in plan.cells) <= MAX_CURVES
-    return Collected(plan, {cell.id: tuple(_trial(store, cell, t, curves) for t in cell.trials) for cell in plan.cells})
+    trials = {cell.id: tuple(_trial(store, cell, t, curves) for t in cell.trials) for cell in plan.cells}
+    recipes = {cell.id: recipe for cell in plan.cells if plan.layout.published and (recipe := _recipe(store, cell)) is not None}
+    return Collected(plan, trials, recipes)
+
+
+def _recipe(store: Store, cell: PlannedCell) -> Mapping[str, Any] | None:
+    """That of the cell's first trial: seeds share it. None where it cannot be read, so that the table stands without the paper."""
+    try:
+        return store.trial(cell.trials[0].trial).recipe().recipe
+    except (IndexError, *_UNREADABLE):
+        return None
 
 
 def _trial(store: Store, cell: PlannedCell, planned: PlannedTrial, curves: bool) -> Trial:

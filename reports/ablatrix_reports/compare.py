@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from ablatrix_reports.plan import Metric
 from ablatrix_reports.report import Cell
-from ablatrix_reports.statistics import paired_difference
+from ablatrix_reports.statistics import holm, paired_difference
 
 Group = tuple[str, Metric]
 
@@ -16,7 +16,7 @@ def compare(cells: Sequence[Cell], baseline: dict[str, str] | None) -> list[Cell
     """The same cells, in the same order, with `best`, `tied`, `to_best`, `baseline` and `delta` filled in."""
     leaders = {group: max(members, key=_merit) for group, members in _groups(cells).items()}
     judged = [_against(cell, leaders.get((cell.column, cell.metric))) for cell in cells]
-    return _with_delta(judged, baseline) if baseline else judged
+    return _with_holm(_with_delta(judged, baseline) if baseline else judged)
 
 
 def tied_columns(cells: Sequence[Cell]) -> tuple[str, ...]:
@@ -66,6 +66,15 @@ def _with_delta(cells: Sequence[Cell], baseline: dict[str, str]) -> list[Cell]:
     open_ended = [c for c in references if c.levels.keys() < axes]
     found = [exact.get(frozenset(_others(c, baseline).items())) or _only(c, open_ended, baseline) for c in cells]
     return [_delta(cell, reference, baseline) for cell, reference in zip(cells, found, strict=True)]
+
+
+def _with_holm(cells: Sequence[Cell]) -> list[Cell]:
+    """p-values corrected for all comparisons of the table: those to the baseline together, and those to the best together."""
+    for name in ("to_best", "delta"):
+        found = [(i, difference) for i, cell in enumerate(cells) if (difference := getattr(cell, name)) and difference.p is not None]
+        corrected = dict(zip((i for i, _ in found), holm([d.p for _, d in found]), strict=True))
+        cells = [replace(c, **{name: replace(getattr(c, name), holm=corrected[i])}) if i in corrected else c for i, c in enumerate(cells)]
+    return list(cells)
 
 
 def _delta(cell: Cell, reference: Cell | None, baseline: dict[str, str]) -> Cell:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from ablatrix.claim import Claim, parse
 from ablatrix.errors import InvalidInput
 from ablatrix.store import SweepDirectory
 
@@ -70,6 +71,16 @@ class Layout:
 
 
 @dataclass(frozen=True)
+class PlannedClaim:
+    """A claim of the sweep file; `only` is its `for`."""
+
+    text: str
+    check: str
+    only: dict[str, Any]
+    read: Claim
+
+
+@dataclass(frozen=True)
 class Plan:
     """One sweep, as submitted; cells stand in table order."""
 
@@ -86,6 +97,7 @@ class Plan:
     layout: Layout
     seeds: tuple[int, ...]
     cells: tuple[PlannedCell, ...]
+    claims: tuple[PlannedClaim, ...] = ()
 
 
 def read_plan(sweep: SweepDirectory) -> Plan:
@@ -146,7 +158,12 @@ def _plan(raw: Mapping[str, Any]) -> Plan:
         layout=_layout(raw["table"], axes),
         seeds=tuple(int(s) for s in raw["seeds"]),
         cells=cells,
+        claims=tuple(_claim(c) for c in raw.get("claims", ())),
     )
+
+
+def _claim(raw: Mapping[str, Any]) -> PlannedClaim:
+    return PlannedClaim(one_line(raw["text"]), one_line(raw["check"]), dict(raw.get("for") or {}), parse(str(raw["check"])))
 
 
 def _axis(raw: Mapping[str, Any]) -> Axis:

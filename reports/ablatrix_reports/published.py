@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -124,11 +125,12 @@ class Table:
 
 @dataclass(frozen=True)
 class Publication:
-    """One paper: its name here, its title, how to cite it, and its tables."""
+    """One paper: its name here, its title, how to cite it, what its axes are, and its tables."""
 
     name: str
     title: str
     source: str
+    axes: Mapping[str, str]
     tables: tuple[Table, ...]
 
     def table(self, id: str) -> Table:
@@ -139,6 +141,7 @@ class Publication:
         return known[id]
 
 
+@cache
 def load_published(name: str) -> Publication:
     """A shipped publication, `mixmask` or `siameseim`; InvalidInput where there is none of that name."""
     known = {path.stem: path for path in sorted((shipped.root() / "published").glob("*.yaml"))}
@@ -155,7 +158,7 @@ def read_publication(path: Path) -> Publication:
         for place in _places(file, contradiction):
             doubts.setdefault(place, []).append(contradiction)
     tables = [_table(f"{file.publication}/{name}", table, doubts) for name, table in file.tables.items()]
-    return Publication(file.publication, file.title, file.source, tuple(_with_rivals(tables, file)))
+    return Publication(file.publication, file.title, file.source, file.axes, tuple(_with_rivals(tables, file)))
 
 
 def _places(file: PublishedFile, contradiction: ContradictionPart) -> list[Place]:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from ablatrix.records import encode
 from ablatrix_reports.collect import Trial
+from ablatrix_reports.judgement import ClaimVerdict, Published, Trend, Verdict
 from ablatrix_reports.plan import Axis, Metric
 from ablatrix_reports.statistics import Difference
 
@@ -53,8 +54,8 @@ class Cell:
     delta: Difference | None = None
     excluded: str | None = None
     note: str | None = None
-    published: Any = None
-    verdict: Any = None
+    published: Published | None = None
+    verdict: Verdict | None = None
 
     @property
     def complete(self) -> bool:
@@ -125,8 +126,8 @@ class Report:
     cost: Cost
     environment: Environment
     published: tuple[str, ...]
-    claims: tuple[Any, ...] = ()
-    trend: Any = None
+    claims: tuple[ClaimVerdict, ...] = ()
+    trend: tuple[Trend, ...] = ()
     schema: int = SCHEMA
 
     @property

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 
+from ablatrix_reports import verdicts
+from ablatrix_reports.claims import judge
 from ablatrix_reports.collect import Collected, Trial
 from ablatrix_reports.compare import baseline_label, compare, tied_columns
 from ablatrix_reports.grid import lay_out
 from ablatrix_reports.plan import Plan, PlannedCell
 from ablatrix_reports.report import Cell, CellState, Cost, Coverage, Environment, Report
 from ablatrix_reports.statistics import summarise
+from ablatrix_reports.trend import trends
 
 _PRESSING: tuple[CellState, ...] = ("running", "failed", "stopped", "waiting")
 
@@ -19,6 +22,7 @@ def build(collected: Collected) -> Report:
     """The whole report of a sweep; it may be partial at any time."""
     plan, grid = collected.plan, lay_out(collected.plan)
     cells = compare([_cell(c, *grid.places[c.id], collected.trials[c.id]) for c in plan.cells], plan.layout.baseline)
+    cells = verdicts.compare(cells, plan.layout.published, collected.recipes)
     trials = tuple(t for cell in plan.cells for t in collected.trials[cell.id])
     return Report(
         sweep=plan.sweep,
@@ -45,6 +49,8 @@ def build(collected: Collected) -> Report:
         cost=_cost(trials),
         environment=_environment(trials),
         published=plan.layout.published,
+        claims=judge(plan, cells),
+        trend=trends(cells),
     )
 
 

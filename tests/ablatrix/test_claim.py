@@ -99,6 +99,12 @@ def test_for_narrows_a_claim():
     assert [c.levels for c in found] == [{"data": "b"}]
 
 
+def test_for_may_be_a_comparison():
+    found = cases(parse("cell(data=a) > cell(data=b)"), {"grid": "> 2"}, AXES, CELLS)
+
+    assert [c.levels for c in found] == [{"grid": "4"}]
+
+
 def test_a_cell_that_leaves_an_axis_open_serves_every_level_of_it():
     found = cases(parse("cell(grid=2) > cell(grid=none)"), {}, AXES, CELLS)
 

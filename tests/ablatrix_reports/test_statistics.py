@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from ablatrix_reports.statistics import Difference, mean_interval, paired_difference, summarise, t_quantile
+from ablatrix_reports.statistics import Difference, holm, mean_interval, paired_difference, smallest_p, summarise, t_quantile
 
 accuracies = st.floats(0, 100).map(lambda x: round(x, 3))
 
@@ -127,3 +127,30 @@ def test_equal_cells_cannot_be_told_apart():
 
     assert found == Difference(0.0, 0.0, 0.0, 2)
     assert Difference(0.0, 0.0, 0.0, 2).contains_zero
+
+
+def test_p_is_that_of_the_paired_t_test_of_scipy():
+    a, b = [71.2, 70.8, 71.9, 70.1], [69.0, 69.9, 70.2, 69.4]
+    difference = paired_difference(dict(enumerate(a)), dict(enumerate(b)))
+
+    assert difference is not None
+    assert difference.p == pytest.approx(stats.ttest_rel(a, b).pvalue, rel=1e-9)
+
+
+def test_holm_by_hand():
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([]) == []
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=8))
+def test_holm_never_makes_a_p_smaller_nor_changes_their_order(p_values: list[float]):
+    corrected = holm(p_values)
+
+    assert all(p <= c <= 1 for p, c in zip(p_values, corrected, strict=True))
+    assert np.argsort(p_values, kind="stable").tolist() == sorted(range(len(p_values)), key=lambda i: (corrected[i], p_values[i], i))
+
+
+@pytest.mark.parametrize(("n", "p"), [(1, 1.0), (3, 0.25), (6, 0.03125)])
+def test_the_smallest_p_of_a_rank_test_is_that_of_scipys(n: int, p: float):
+    assert smallest_p(n) == p
+    assert n == 1 or stats.wilcoxon(np.arange(1.0, n + 1), method="exact").pvalue == pytest.approx(p)

@@ -60,10 +60,11 @@ def test_report_json_is_strict_and_holds_every_cell(study):
     assert (raw["schema"], raw["sweep"], raw["profile"], raw["commit"], raw["title"]) == (1, "masks", None, "0123456789abcdef", "Mask grid")
     assert [r["labels"] for r in raw["rows"]] == [["2"], ["4"]]
     assert [c["labels"] for c in raw["columns"]] == [["a"], ["b"]]
-    assert (raw["claims"], raw["trend"], cell["published"], cell["verdict"]) == ([], None, None, None)
+    assert (raw["claims"], raw["trend"], cell["published"], cell["verdict"]) == ([], [], None, None)
     assert (cell["row"], cell["column"], cell["n"], cell["planned"], cell["state"]) == ("grid=4", "dataset=b", 3, 3, "finished")
     assert cell["values"] == {"0": 63.0, "1": 64.0, "2": 65.5}
-    assert cell["delta"] == {"mean": 1.0, "low": 1.0, "high": 1.0, "n": 3}
+    plain = {"p": None, "holm": None, "seeds_needed": None}
+    assert cell["delta"] == {"mean": 1.0, "low": 1.0, "high": 1.0, "n": 3} | plain
     assert cell["best"]
 
 

@@ -135,6 +135,15 @@ def report(sweep: StoredArgument = None, profile: ProfileOption = None, store: S
 
 
 @app.command()
+def verify(sweep: StoredArgument = None, profile: ProfileOption = None, store: StoreOption = None, as_json: JsonOption = False) -> None:
+    """Hold a sweep against its paper and its claims; exits 4 where a claim fails, 3 where cells are missing."""
+    from ablatrix.cli import verifying
+
+    place = Store.at(store)
+    verifying.verify(place, stored_sweep(place, sweep, profile), as_json)
+
+
+@app.command()
 def ui(
     sweep: StoredArgument = None,
     profile: ProfileOption = None,

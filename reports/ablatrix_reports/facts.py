@@ -1,0 +1,65 @@
+"""What a cell is, in a paper's words: the facts of its recipe under the names that published protocols use."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from ablatrix.grid import label
+from ablatrix_models.recipe import Recipe, RecipeError
+from ablatrix_models.recipe.overlay import flatten
+from ablatrix_reports.plan import Metric
+
+Facts = dict[str, tuple[str, ...]]  # a fact may have several true labels: "linear probe", and "linear probe, 100 epochs"
+PROTOCOL = ("epochs", "backbone", "evaluation", "metric")  # how a number came about, rather than what it is a number of
+_STATED = {"dataset": "data.name", "framework": "method.name", "epochs": "schedule.epochs"}
+_KEY = re.compile(r"([a-z_]+(?:\.[a-z_]+)+): ")
+
+
+def keys_of(axes: Mapping[str, str]) -> dict[str, str]:
+    """Recipe keys by the names of a publication's axes, whose texts begin with them: `mask.grid: cells per side`."""
+    found = {name: match.group(1) for name, text in axes.items() if (match := _KEY.match(text))}
+    return _STATED | found
+
+
+def facts_of(recipe: Mapping[str, Any], metric: Metric, keys: Mapping[str, str]) -> Facts:
+    """The facts of one cell, by the publication's names; what the run never reads is no fact of it."""
+    flat = dict(flatten(_read(recipe)))
+    found: Facts = {name: (label(flat[key]),) for name, key in keys.items() if key in flat}
+    found["metric"] = (metric.name,)
+    found["backbone"] = (_backbone(flat),)
+    if evaluation := _evaluation(flat, metric.name.partition(".")[0]):
+        found["evaluation"] = evaluation
+    return found
+
+
+def shortcuts(recipe: Mapping[str, Any], metric: Metric) -> tuple[str, ...]:
+    """What makes a run cheaper than any paper's, in words: fewer images, fewer labels, an approximate probe."""
+    flat = dict(flatten(recipe))
+    limits = [("data.train_images", "training images"), ("data.test_images", "test images")]
+    limits += [("evaluate.knn.labels_per_class", "labels per class")] if metric.name.startswith("knn.") else []
+    return tuple(f"{words} {label(flat[key])} ≠ all" for key, words in limits if flat.get(key) is not None)
+
+
+def _read(recipe: Mapping[str, Any]) -> Mapping[str, Any]:
+    try:
+        return Recipe.read(recipe).identity()
+    except RecipeError:  # written by another version; its values can still be compared
+        return recipe
+
+
+def _backbone(flat: Mapping[str, Any]) -> str:
+    width = flat.get("backbone.width", 1.0)
+    return f"{flat.get('backbone.name')}" + (f" of width {label(width)}" if width not in (1, None) else "")
+
+
+def _evaluation(flat: Mapping[str, Any], protocol: str) -> tuple[str, ...]:
+    """The ways in which a paper may name the protocol that measured the metric, the most telling last."""
+    epochs = flat.get(f"evaluate.{protocol}.epochs")
+    if protocol == "knn":
+        return ("k-NN",)
+    if protocol == "linear":
+        quick = flat.get("evaluate.linear.kind") == "lbfgs"
+        return ("linear probe by L-BFGS",) if quick else ("linear probe", f"linear probe, {epochs} epochs")
+    return ("finetuning", f"finetuning, {epochs} epochs") if protocol == "finetune" else ()
