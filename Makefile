@@ -7,7 +7,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: quickstart test lint bench clean
+.PHONY: quickstart test lint bench tables-smoke clean
 
 quickstart: $(STAMP)  ## train ten small trials on real digits, and print their table
 	$(BIN)/ablatrix run sweeps/quickstart.yaml --store $(STORE)
@@ -23,6 +23,11 @@ lint: $(STAMP)
 
 bench: $(STAMP)  ## the speed bars; wants a quiet machine
 	for bench in augment step evaluate; do $(BIN)/python benchmarks/$$bench.py || exit 1; done
+
+tables-smoke: $(STAMP)  ## every table's smoke profile on real images (CIFAR-100, Imagenette; see README, Data): nightly
+	for sweep in sweeps/*/*.yaml; do \
+	  case $$sweep in sweeps/recipes/*|sweeps/published/*) continue;; esac; \
+	  $(BIN)/ablatrix run $$sweep --profile smoke --store $(STORE) || exit 1; done
 
 clean:
 	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis
