@@ -13,6 +13,7 @@ import pytest
 from ablatrix import spec
 from ablatrix.identity import digest, trial_id
 from ablatrix_models.recipe import RESULT_VERSION, Recipe
+from ablatrix_models.recipe.evaluate import Evaluate, Finetune, Knn, Linear, Logistic
 from ablatrix_models.recipe.fields import build
 from tiny_sweep import plain_recipe, tiny_recipe
 
@@ -123,7 +124,7 @@ BASES: dict[str, tuple[Recipe, set[str]]] = {
 def test_every_key_changes_the_id_unless_it_is_declared_not_to(base: Recipe, unread: set[str]) -> None:
     unlike: set[str] = set()
     for key, field, hint, value in fields_of(base):
-        if key == "method.name":
+        if key == "method.name" or key.startswith("evaluate."):  # of the protocols, below
             continue
         changed = next((r for other in others(hint, value) if (r := replaced(base, key, other)) not in (None, base)), None)
         assert changed is not None, f"no other value for {key}"
@@ -132,6 +133,37 @@ def test_every_key_changes_the_id_unless_it_is_declared_not_to(base: Recipe, unr
             unlike.add(key)
 
     assert unlike == unread
+
+
+PROTOCOLS: list[Any] = [
+    *(Knn(kind=kind, labels_per_class=few) for kind in ("off", "cosine", "euclidean") for few in (None, 50)),
+    *(Linear(kind=kind) for kind in ("off", "moco", "cached", "lbfgs", "lars")),
+    *(Finetune(kind=kind, rand_augment=magnitude) for kind in ("off", "sgd", "vit") for magnitude in (0, 9)),
+    *(Logistic(kind=kind) for kind in ("off", "cls")),
+]
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS, ids=lambda p: f"{type(p).__name__.lower()}-{p.kind}")
+def test_a_protocols_key_counts_if_and_only_if_its_kind_reads_it(protocol: Any) -> None:
+    def identified(config: Any) -> str:
+        section = type(config).__name__.lower()
+        return trial_id(dataclasses.replace(Recipe(), evaluate=dataclasses.replace(Evaluate(), **{section: config})), 0, DATA)
+
+    told: set[str] = set()
+    for key, _, hint, value in fields_of(protocol):
+        other = next(v for v in others(hint, value) if v not in (None, value))
+        changed = dataclasses.replace(protocol, **{key: tuple(other) if isinstance(other, list) else other})
+        if key != "kind" and identified(changed) != identified(protocol):
+            told.add(key)
+
+    assert told == set(protocol.read())
+
+
+def test_a_protocol_that_came_later_leaves_older_trials_their_ids() -> None:
+    evaluated = Recipe().identity()["evaluate"]
+
+    assert set(evaluated) == {"knn", "linear", "finetune"}
+    assert set(evaluated["linear"]) == {"kind", "epochs", "batch_size", "lr", "final_lr", "weight_decay", "milestones"}
 
 
 def test_frameworks_are_told_apart() -> None:

@@ -58,6 +58,34 @@ def test_crop_boxes_follow_the_official_siameseim_ones() -> None:
         assert same_law(ours[:, column], official[:, column])
 
 
+@pytest.mark.parametrize(("height", "width", "scale"), [(32, 32, (0.08, 1.0)), (20, 64, (0.6, 1.0)), (40, 30, (2.0, 3.0))])
+def test_a_clamped_crop_follows_the_law_of_one_draw_cut_to_the_image(height: int, width: int, scale: tuple[float, float]) -> None:
+    config = Augment(crop_scale=scale)
+    random = np.random.default_rng(1)
+
+    ours = boxes(draw(config, COUNT, height, width, torch.Generator().manual_seed(0), clamp=True))
+
+    areas = random.uniform(*scale, COUNT) * height * width
+    aspects = np.exp(random.uniform(*np.log(config.crop_ratio), COUNT))
+    widths, heights = (np.minimum(np.round(np.sqrt(areas * a)), side) for a, side in ((aspects, width), (1 / aspects, height)))
+    tops, lefts = (random.integers(0, side - length + 1) for side, length in ((height, heights), (width, widths)))
+    for column, theirs in enumerate((tops, lefts, heights, widths)):
+        assert same_law(ours[:, column], theirs)
+    assert same_law(ours[:, 2] * ours[:, 3], heights * widths)
+    assert (ours[:, 0] + ours[:, 2]).max() == height
+    assert (ours[:, 1] + ours[:, 3]).max() == width
+
+
+def test_a_clamped_crop_shares_every_other_draw_with_a_plain_one() -> None:
+    plain, clamped = (draw(Augment(), 50, 24, 32, torch.Generator().manual_seed(3), clamp=clamp) for clamp in (False, True))
+
+    unlike = {f.name for f in dataclasses.fields(plain) if not torch.equal(getattr(plain, f.name), getattr(clamped, f.name))}
+    fitted = (clamped.height < 24) & (clamped.width < 32)  # its first try fitted, so both took it
+    assert unlike == {"top", "left", "height", "width"}
+    assert torch.equal(plain.top[fitted], clamped.top[fitted])
+    assert torch.equal(plain.width[fitted], clamped.width[fitted])
+
+
 @pytest.mark.parametrize(("height", "width"), [(10, 100), (100, 10), (30, 32)])
 def test_a_crop_that_never_fits_falls_back_to_torchvisions_centre(height: int, width: int) -> None:
     # Areas above the whole image never fit, so all ten tries fail.

@@ -97,6 +97,10 @@ def test_every_problem_is_told_at_once_with_its_place() -> None:
         ({"data": {"image_size": 8}, "mixing": "mixmask", "mask": {"grid": 16}}, "mask.grid", "smaller than a pixel"),
         ({"evaluate": {"knn": "off"}}, "evaluate", "every protocol off"),
         ({"evaluate": {"knn": {"labels_per_class": 2}}}, "evaluate.knn.k", "more than the 20 labelled images"),
+        ({"evaluate": {"logistic": "cls"}}, "evaluate.logistic.kind", "no ViT and has no CLS token"),
+        ({"evaluate": {"finetune": "vit"}}, "evaluate.finetune.kind", "no ViT, so there are no layers to decay over"),
+        ({"evaluate": {"linear": "lars"}}, "evaluate.linear.lr", "published value of `lars` is 6.4"),
+        ({"evaluate": {"linear": {"kind": "lars", "lr": 1, "epochs": 10}}}, "evaluate.linear.warmup_epochs", "end inside the warm-up"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_run_is_refused_with_place_and_rule(mapping: Any, key: str, said: str) -> None:

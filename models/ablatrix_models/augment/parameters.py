@@ -50,8 +50,11 @@ class Parameters:
         return Parameters(**{field.name: getattr(self, field.name)[start:stop] for field in dataclasses.fields(self)})
 
 
-def draw(config: Augment, count: int, height: int, width: int, generator: torch.Generator) -> Parameters:
+def draw(config: Augment, count: int, height: int, width: int, generator: torch.Generator, *, clamp: bool = False) -> Parameters:
     """Draw the parameters of `count` views of images of `height` x `width` pixels.
+
+    clamp: take the first crop box as it comes, sides that are too long cut to the image's, as MAE's and SiameseIM's linear probe
+    does (methods 1.8). It reads the same random numbers.
 
     The law is torchvision's: `RandomResizedCrop.get_params` with its ten tries and its centre fallback, factors
     U(max(0, 1-s), 1+s), hue U(-h, h), a random order of the four. Every parameter has its own row of the generator's
@@ -72,7 +75,8 @@ def draw(config: Augment, count: int, height: int, width: int, generator: torch.
     def block(rows: int) -> Tensor:
         return torch.stack([next(numbers) for _ in range(rows)])
 
-    top, left, box_height, box_width = _crop_boxes(config, height, width, block(CROP_TRIES), block(CROP_TRIES), block(2))
+    boxes = _first_boxes if clamp else _crop_boxes
+    top, left, box_height, box_width = boxes(config, height, width, block(CROP_TRIES), block(CROP_TRIES), block(2))
     factors = [(max(0.0, 1.0 - strength), 1.0 + strength) for strength in config.jitter[:3]]
     return Parameters(
         top=top,
@@ -99,19 +103,35 @@ def _crop_boxes(config: Augment, height: int, width: int, areas: Tensor, ratios:
 
     All tries are made at once and the first that fits is taken: the law of trying one after the other.
     """
-    low, high = config.crop_scale
-    area = (low + (high - low) * areas) * (height * width)
-    log_low, log_high = (math.log(bound) for bound in config.crop_ratio)
-    ratio = torch.exp(log_low + (log_high - log_low) * ratios)
-    widths, heights = torch.sqrt(area * ratio).round().long(), torch.sqrt(area / ratio).round().long()
+    widths, heights = _sides(config, height * width, areas, ratios)
     fits = (widths > 0) & (widths <= width) & (heights > 0) & (heights <= height)
     first = fits.to(torch.uint8).argmax(dim=0, keepdim=True)
     box_width, box_height = widths.gather(0, first)[0], heights.gather(0, first)[0]
-    top = (places[0] * (height - box_height + 1)).long()
-    left = (places[1] * (width - box_width + 1)).long()
-    drawn, centred = (top, left, box_height, box_width), _centre_box(config.crop_ratio, height, width)
+    drawn, centred = _placed(box_height, box_width, height, width, places), _centre_box(config.crop_ratio, height, width)
     found = fits.any(dim=0)
     return tuple(torch.where(found, value, fallback) for value, fallback in zip(drawn, centred, strict=True))
+
+
+def _first_boxes(config: Augment, height: int, width: int, areas: Tensor, ratios: Tensor, places: Tensor) -> tuple[Tensor, ...]:
+    """The like from the first try alone, clamped to the image."""
+    widths, heights = _sides(config, height * width, areas[0], ratios[0])
+    return _placed(heights.clamp(1, height), widths.clamp(1, width), height, width, places)
+
+
+def _sides(config: Augment, pixels: int, areas: Tensor, ratios: Tensor) -> tuple[Tensor, Tensor]:
+    """Widths and heights, int64, from uniform numbers of one shape."""
+    low, high = config.crop_scale
+    area = (low + (high - low) * areas) * pixels
+    log_low, log_high = (math.log(bound) for bound in config.crop_ratio)
+    ratio = torch.exp(log_low + (log_high - log_low) * ratios)
+    return torch.sqrt(area * ratio).round().long(), torch.sqrt(area / ratio).round().long()
+
+
+def _placed(box_height: Tensor, box_width: Tensor, height: int, width: int, places: Tensor) -> tuple[Tensor, ...]:
+    """Boxes of these sides, anywhere in the image with equal chance."""
+    top = (places[0] * (height - box_height + 1)).long()
+    left = (places[1] * (width - box_width + 1)).long()
+    return top, left, box_height, box_width
 
 
 def _centre_box(crop_ratio: tuple[float, float], height: int, width: int) -> tuple[int, int, int, int]:

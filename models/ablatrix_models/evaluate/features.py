@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
 from ablatrix_models import augment
+from ablatrix_models.augment.crop import Interpolation
 from ablatrix_models.data.images import ImageSet
 from ablatrix_models.recipe.data import DATASETS, Data
 
@@ -28,6 +29,15 @@ class Encoder(Protocol):
 
     def project(self, images: Tensor) -> Tensor:
         """The head's output for the same images: (batch, dim)."""
+        ...
+
+
+@runtime_checkable
+class CLSEncoder(Encoder, Protocol):
+    """A method whose encoder has a CLS token."""
+
+    def cls_features(self, images: Tensor) -> Tensor:
+        """The encoder's raw CLS output: normalised images (batch, 3, height, width) to (batch, width)."""
         ...
 
 
@@ -55,11 +65,19 @@ def autocast(device: torch.device | str, precision: Precision) -> torch.autocast
 
 @torch.no_grad()
 def extract(
-    encode: Encode, data: ImageSet, config: Data, *, batch_size: int = 512, device: torch.device | str, precision: Precision = "fp32"
+    encode: Encode,
+    data: ImageSet,
+    config: Data,
+    *,
+    batch_size: int = 512,
+    device: torch.device | str,
+    precision: Precision = "fp32",
+    interpolation: Interpolation = "bilinear",
 ) -> Tensor:
     """Encode all images of `data`, in order: (images, dim) float32 on `device`.
 
     Images of one native size are seen whole; others lose their margin, as in the ImageNet protocol (256 pixels to 224).
+    interpolation: of the resize, where there is one.
     encode: maps normalised images (batch, 3, image_size, image_size) to (batch, dim); its module already lies on `device`.
     Raises ValueError for an empty set, FloatingPointError when a feature is not finite.
     """
@@ -69,7 +87,7 @@ def extract(
     parts: list[Tensor] = []
     with eval_mode(encode), autocast(device, precision):
         for images in data.images.split(batch_size):
-            pixels = augment.centre(images.to(device), config.image_size, resize)
+            pixels = augment.centre(images.to(device), config.image_size, resize, interpolation)
             parts.append(encode(augment.normalise(pixels, config.mean, config.std)).float())
     features = torch.cat(parts)
     if not features.isfinite().all():

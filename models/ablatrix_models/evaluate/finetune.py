@@ -1,11 +1,13 @@
-"""Full and semi-supervised finetuning (MixMask, section 4.4 and Table 10)."""
+"""Full and semi-supervised finetuning: MixMask's (section 4.4 and Table 10) here, a ViT's in `evaluate.finetune_vit`."""
 
 from __future__ import annotations
 
 import copy
+import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import MultiStepLR
@@ -14,6 +16,7 @@ from ablatrix_models.batchnorm import SplitBatchNorm
 from ablatrix_models.data.images import ImageSet
 from ablatrix_models.evaluate.classifier import fit, normal_classifier, top1, training_view
 from ablatrix_models.evaluate.features import Encoder, Precision, autocast, extract
+from ablatrix_models.evaluate.finetune_vit import finetune_vit
 from ablatrix_models.evaluate.labels import protocol_generator, share_of
 from ablatrix_models.recipe.data import Data
 from ablatrix_models.recipe.evaluate import Finetune
@@ -36,23 +39,26 @@ def finetune_top1(
     `method`, which lies on `device`, and the global generators are left as they are. Raises ValueError when the protocol is off.
     """
     if config.kind == "off":
-        raise ValueError("evaluate.finetune.kind is 'off', so there is nothing to measure. Choose sgd.")
+        raise ValueError("evaluate.finetune.kind is 'off', so there is nothing to measure. Choose sgd or vit.")
     labelled = train.subset(share_of(train.labels, config.labels, protocol_generator()))
     with _own_randomness(seed, device):
-        model = _train(config, method, labelled, data, torch.Generator().manual_seed(seed), device, precision)
-    return top1(extract(model, test, data, device=device, precision=precision), test.labels)
+        generator = torch.Generator().manual_seed(seed)
+        train_on = finetune_vit if config.kind == "vit" else _train
+        model = train_on(config, method.encoder, labelled, data, generator, device, precision)
+    seen = "bicubic" if config.kind == "vit" else "bilinear"
+    return top1(extract(model, test, data, device=device, precision=precision, interpolation=seen), test.labels)
 
 
 def _train(
     config: Finetune,
-    method: Encoder,
+    pretrained: nn.Module,
     labelled: ImageSet,
     data: Data,
     generator: torch.Generator,
     device: torch.device | str,
     precision: Precision,
 ) -> nn.Module:
-    encoder = _trainable_copy(method.encoder)
+    encoder = _trainable_copy(pretrained)
     width = extract(encoder, labelled.subset(torch.arange(1)), data, device=device, precision=precision).shape[1]
     classifier = normal_classifier(width, len(labelled.classes), generator=generator, device=device)
     model = nn.Sequential(encoder, classifier).train()
@@ -82,11 +88,18 @@ def _trainable_copy(encoder: nn.Module) -> nn.Module:
 
 @contextmanager
 def _own_randomness(seed: int, device: torch.device | str) -> Iterator[None]:
-    """Seed what a network may draw from globally (dropout, stochastic depth), and put it back afterwards."""
+    """Seed what networks and timm may draw from globally (dropout, stochastic depth, RandAugment), and put it back afterwards."""
+    python, numpy = random.getstate(), np.random.get_state()
     cuda = torch.device(device).type == "cuda"
     with torch.random.fork_rng(devices=[torch.device(device)] if cuda else []):
         torch.default_generator.manual_seed(seed)
         if cuda:
             with torch.cuda.device(device):
                 torch.cuda.manual_seed(seed)
-        yield
+        random.seed(seed)
+        np.random.seed(seed % 2**32)
+        try:
+            yield
+        finally:
+            random.setstate(python)
+            np.random.set_state(numpy)

@@ -1,7 +1,8 @@
 """Linear probes: how well one linear layer classifies frozen features.
 
-Two published protocols: MoCo's, on augmented images (methods 2.5), and the SimCLR/BYOL base's, on features computed once
-(2.6). A third, `lbfgs`, ranks trials at a fraction of their cost. All report the last step; test labels choose nothing.
+Three published protocols: MoCo's, on augmented images (methods 2.5), the SimCLR/BYOL base's, on features computed once (2.6), and
+SiameseIM's, in `evaluate.lars`. A fourth, `lbfgs`, ranks trials at a fraction of their cost. All report the last step; test labels
+choose nothing.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from torch.optim.lr_scheduler import ExponentialLR, MultiStepLR
 from ablatrix_models.data.images import ImageSet
 from ablatrix_models.evaluate.classifier import blank_classifier, fit, normal_classifier, top1, training_view, uniform_classifier
 from ablatrix_models.evaluate.features import Encoder, Precision, autocast, eval_mode, extract
+from ablatrix_models.evaluate.lars import fit_with_lars
 from ablatrix_models.recipe.data import Data
 from ablatrix_models.recipe.evaluate import Linear
 
@@ -37,8 +39,11 @@ def linear_top1(
     """
     generator = torch.Generator().manual_seed(seed)
     if config.kind == "off":
-        raise ValueError("evaluate.linear.kind is 'off', so there is nothing to measure. Choose moco, cached or lbfgs.")
-    if config.kind == "moco":
+        raise ValueError("evaluate.linear.kind is 'off', so there is nothing to measure. Choose moco, cached, lbfgs or lars.")
+    layer: nn.Module
+    if config.kind == "lars":
+        layer = fit_with_lars(config, method, train, data, generator, device, precision)
+    elif config.kind == "moco":
         layer = fit_on_views(config, method, train, data, generator, device, precision)
     else:
         features = extract(method.features, train, data, device=device, precision=precision)
@@ -47,8 +52,9 @@ def linear_top1(
             layer = fit_on_features(config, features, labels, classes, generator)
         else:
             layer = fit_to_the_minimum(config, features, labels, classes)
+    seen = "bicubic" if config.kind == "lars" else "bilinear"
     with torch.no_grad():
-        return top1(layer(extract(method.features, test, data, device=device, precision=precision)), test.labels)
+        return top1(layer(extract(method.features, test, data, device=device, precision=precision, interpolation=seen)), test.labels)
 
 
 def fit_on_features(config: Linear, features: Tensor, labels: Tensor, classes: int, generator: torch.Generator) -> nn.Linear:

@@ -12,11 +12,10 @@ from ablatrix_models.evaluate.features import Encoder, extract
 from ablatrix_models.evaluate.finetune import finetune_top1
 from ablatrix_models.evaluate.knn import knn_top1, problems_with
 from ablatrix_models.evaluate.linear import linear_top1
-from ablatrix_models.recipe.evaluate import Evaluate
+from ablatrix_models.evaluate.logistic import logistic_top1
+from ablatrix_models.recipe.evaluate import PROTOCOLS, Evaluate
 from ablatrix_models.recipe.fields import RecipeError
 from ablatrix_models.recipe.root import Recipe
-
-PROTOCOLS = ("knn", "linear", "finetune")
 
 
 def check(config: Evaluate, train_labels: Tensor) -> None:
@@ -53,4 +52,6 @@ def evaluate(
         found["linear.top1"] = linear_top1(config.linear, method, train, test, data, seed=seed, device=device, precision=precision)
     if "finetune" in only and config.finetune.kind != "off":
         found["finetune.top1"] = finetune_top1(config.finetune, method, train, test, data, seed=seed, device=device, precision=precision)
+    if "logistic" in only and config.logistic.kind != "off":
+        found["logistic.top1"] = logistic_top1(config.logistic, method, train, test, data, device=device, precision=precision)
     return found

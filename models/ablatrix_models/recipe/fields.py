@@ -35,9 +35,14 @@ class RecipeError(ValueError):
         super().__init__("\n".join(f"{p.key}: {p.message}" for p in self.problems))
 
 
-def value(default: Any, help: str, *, low: float | None = None, high: float | None = None, identity: bool = True) -> Any:
-    """Declare a field: its default, its meaning with unit, its closed range, and whether it changes a trial's result."""
-    metadata = {"help": help, "low": low, "high": high, "identity": identity}
+def value(
+    default: Any, help: str, *, low: float | None = None, high: float | None = None, identity: bool = True, added: bool = False
+) -> Any:
+    """Declare a field: its default, its meaning with unit, its closed range, and whether it changes a trial's result.
+
+    added: the field came after trials were stored without it. At its default, which is what those did, it stays out of the identity.
+    """
+    metadata = {"help": help, "low": low, "high": high, "identity": identity, "added": added}
     if dataclasses.is_dataclass(default) or callable(default):
         return dataclasses.field(default_factory=default, metadata=metadata)  # type: ignore[arg-type]
     return dataclasses.field(default=default, metadata=metadata)

@@ -11,7 +11,7 @@ from typing import Any
 from ablatrix_models.recipe.augment import Augment
 from ablatrix_models.recipe.backbone import Backbone, ResNet
 from ablatrix_models.recipe.data import DATASETS, Data
-from ablatrix_models.recipe.evaluate import Evaluate
+from ablatrix_models.recipe.evaluate import Evaluate, protocol_problems
 from ablatrix_models.recipe.fields import Problem, RecipeError, build, tagged, value
 from ablatrix_models.recipe.mask import Mask
 from ablatrix_models.recipe.method import Method, MoCo, batch_problems
@@ -64,6 +64,7 @@ class Recipe:
             yield Problem(
                 "schedule.batch_size", f"is {self.schedule.batch_size}, more than the {limit} training images. Use {limit} or less."
             )
+        yield from protocol_problems(self.evaluate, transformer=not isinstance(self.backbone, ResNet))
         classes = DATASETS[self.data.name][1]
         labels = self.evaluate.knn.labels_per_class
         if self.evaluate.knn.kind != "off" and labels and classes and self.evaluate.knn.k > labels * classes:
@@ -77,7 +78,7 @@ class Recipe:
 
     def identity(self) -> dict[str, Any]:
         """What changes the result: without places, pace of checkpoints, and parts that this run never reaches."""
-        kept = _plain(self, identity_only=True)
+        kept = _plain(dataclasses.replace(self, evaluate=self.evaluate.reached()), identity_only=True)
         kept["result_version"] = RESULT_VERSION
         kept["mixing"] = {name: kept["mixing"][name] for name in ("kind", *self.mixing.read())}
         if not self.mixing.masks:
@@ -95,8 +96,19 @@ def _plain(part: Any, *, identity_only: bool = False) -> Any:
     if part is None or isinstance(part, str | int | float):
         return part
     if dataclasses.is_dataclass(part):
-        fields = [f for f in dataclasses.fields(part) if not identity_only or f.metadata.get("identity", True)]
+        fields = [f for f in dataclasses.fields(part) if not identity_only or _matters(f, getattr(part, f.name))]
         return {f.name: _plain(getattr(part, f.name), identity_only=identity_only) for f in fields}
     if isinstance(part, tuple):
         return [_plain(v, identity_only=identity_only) for v in part]
     return part
+
+
+def _matters(field: dataclasses.Field[Any], value: Any) -> bool:
+    """Whether a field belongs to the identity: by its declaration, and where it was added later, by not being at its default."""
+    if not field.metadata.get("identity", True):
+        return False
+    return not field.metadata.get("added") or value != _default(field)
+
+
+def _default(field: dataclasses.Field[Any]) -> Any:
+    return field.default if field.default_factory is dataclasses.MISSING else field.default_factory()

@@ -1,7 +1,8 @@
-"""A tiny method and a tiny dataset that it can only partly tell apart."""
+"""Tiny methods and a tiny dataset that they can only partly tell apart."""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 
 import pytest
@@ -9,7 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from ablatrix_models.data.images import ImageSet
+from ablatrix_models.data.load import load
 from ablatrix_models.recipe.data import Data
+from ablatrix_models.siamese_im.vit import Encoder, ViT
 
 CLASSES = ("red", "green", "blue")
 
@@ -57,9 +60,51 @@ def method() -> TinyMethod:
     return built
 
 
+class TinyViTMethod(nn.Module):
+    """SiameseIM's encoder, two blocks deep, on images of four patches."""
+
+    def __init__(self, size: int, patch: int) -> None:
+        super().__init__()
+        self.encoder = Encoder(ViT(patch=patch, width=32, depth=2, heads=2), size)
+
+    def features(self, images: Tensor) -> Tensor:
+        return self.encoder(images)
+
+    def project(self, images: Tensor) -> Tensor:
+        return self.encoder(images)
+
+    def cls_features(self, images: Tensor) -> Tensor:
+        return self.encoder.tokens(images)[:, 0]
+
+
+def vit_method(size: int, patch: int) -> TinyViTMethod:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return TinyViTMethod(size, patch)
+
+
+@pytest.fixture
+def vit() -> TinyViTMethod:
+    return vit_method(10, 5)
+
+
 @pytest.fixture
 def data() -> Data:
     return Data(name="digits", image_size=10)
+
+
+@pytest.fixture(scope="session")
+def digits() -> tuple[TinyViTMethod, ImageSet, ImageSet, Data]:
+    """An untrained ViT and real images of a 0, a 1 or a 7, a third of each."""
+    data = Data(name="digits", image_size=16)
+    train, test = (of_classes(load(data, split), (0, 1, 7)) for split in ("train", "test"))
+    return vit_method(16, 8), train, test, data
+
+
+def of_classes(images: ImageSet, classes: tuple[int, ...]) -> ImageSet:
+    rows = torch.isin(images.labels, torch.tensor(classes)).nonzero()[:, 0]
+    labels = torch.tensor([classes.index(int(label)) for label in images.labels[rows]])
+    return dataclasses.replace(images.subset(rows), labels=labels, classes=tuple(map(str, classes)))
 
 
 def tinted(images: int, seed: int) -> ImageSet:

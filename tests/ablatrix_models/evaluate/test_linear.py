@@ -17,8 +17,9 @@ from ablatrix_models.recipe.fields import build
 MOCO = Linear(kind="moco", epochs=3, batch_size=32, lr=3.0, milestones=(2,))
 CACHED = Linear(kind="cached", epochs=20, batch_size=50, lr=0.05, final_lr=1e-4, weight_decay=5e-6)
 LBFGS = Linear(kind="lbfgs", epochs=60, weight_decay=1e-3)
-BOTH = pytest.mark.parametrize("config", [MOCO, CACHED], ids=["moco", "cached"])
-ALL = pytest.mark.parametrize("config", [MOCO, CACHED, LBFGS], ids=["moco", "cached", "lbfgs"])
+LARGE = Linear(kind="lars", epochs=12, batch_size=32, lr=15.0, warmup_epochs=1)
+SEEDED = pytest.mark.parametrize("config", [MOCO, CACHED, LARGE], ids=["moco", "cached", "lars"])
+ALL = pytest.mark.parametrize("config", [MOCO, CACHED, LBFGS, LARGE], ids=["moco", "cached", "lbfgs", "lars"])
 
 
 @ALL
@@ -37,9 +38,9 @@ def test_shuffled_training_labels_leave_nothing_but_chance(config, method, train
     assert score < 55
 
 
-@BOTH
+@SEEDED
 def test_the_score_is_a_function_of_the_seed(config, method, train, test, data) -> None:
-    few = dataclasses.replace(config, epochs=1)
+    few = dataclasses.replace(config, epochs=1, warmup_epochs=0)
 
     scores = [linear_top1(few, method, train, test, data, seed=seed, device="cpu") for seed in (0, 0, 1, 2, 3)]
 
@@ -176,5 +177,8 @@ def test_constants_of_one_probe_are_refused_for_another() -> None:
     assert [p.key for p in problems] == ["lr"]
     assert [p.key for p in build(Linear, {"kind": "lbfgs"})[1]] == ["weight_decay"]
     assert [p.key for p in rising] == ["final_lr"]
+    assert [p.key for p in build(Linear, {"kind": "lars"})[1]] == ["lr"]
+    assert [p.key for p in build(Linear, {"kind": "lars", "lr": 6.4, "epochs": 10})[1]] == ["warmup_epochs"]
+    assert build(Linear, {"kind": "lars", "lr": 6.4, "epochs": 90, "batch_size": 16384})[1] == []
     assert good is not None
     assert not none

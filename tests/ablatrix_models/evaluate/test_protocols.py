@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 
 import pytest
@@ -11,11 +12,21 @@ from ablatrix_models.evaluate.features import extract
 from ablatrix_models.evaluate.knn import knn_top1
 from ablatrix_models.evaluate.protocols import check, evaluate
 from ablatrix_models.recipe import Recipe, RecipeError
+from ablatrix_models.recipe.evaluate import Evaluate
+from ablatrix_models.recipe.fields import build
 
 ALL = {
     "knn": {"kind": "cosine", "k": 20},
     "linear": {"kind": "cached", "lr": 0.05, "final_lr": 1e-4, "epochs": 5, "batch_size": 50},
     "finetune": {"kind": "sgd", "epochs": 1, "batch_size": 50, "classifier_lr": 0.5, "labels": 0.5},
+}
+
+
+TRANSFORMER = {
+    "knn": {"kind": "cosine", "k": 20, "features": "backbone"},
+    "linear": {"kind": "lars", "epochs": 2, "batch_size": 50, "lr": 6.4, "warmup_epochs": 1},
+    "finetune": {"kind": "vit", "epochs": 1, "warmup_epochs": 0, "batch_size": 50, "labels": 0.5},
+    "logistic": {"kind": "cls", "labels": 0.5},
 }
 
 
@@ -43,6 +54,17 @@ def test_what_else_runs_does_not_change_a_score(method, train, test) -> None:
         alone = run(recipe(**ALL), method, train, test, only=names)
 
         assert alone == {f"{name}.top1": together[f"{name}.top1"] for name in names}
+
+
+def test_a_transformer_passes_all_four_apart_or_together(vit, train, test) -> None:
+    chosen = dataclasses.replace(recipe(), evaluate=build(Evaluate, TRANSFORMER)[0])
+
+    together = run(chosen, vit, train, test)
+    apart = [run(chosen, vit, train, test, only=(name,)) for name in TRANSFORMER]
+
+    assert tuple(together) == chosen.evaluate.metrics() == ("knn.top1", "linear.top1", "finetune.top1", "logistic.top1")
+    assert [{name: together[name]} for name in together] == apart
+    assert together["knn.top1"] > 60  # a third is chance
 
 
 def test_a_protocol_that_is_off_is_left_out(method, train, test) -> None:
@@ -82,7 +104,7 @@ def test_all_of_it_leaves_the_global_generator_as_found(method, train, test) -> 
 
 
 def test_an_unknown_protocol_is_named(method, train, test) -> None:
-    with pytest.raises(ValueError, match=r"unknown protocol 'lineer' in `only`\. Known: knn, linear, finetune"):
+    with pytest.raises(ValueError, match=r"unknown protocol 'lineer' in `only`\. Known: knn, linear, finetune, logistic"):
         run(recipe(**ALL), method, train, test, only=("lineer",))
 
 
