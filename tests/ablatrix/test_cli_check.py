@@ -125,11 +125,14 @@ def test_problems_are_machine_readable_too(tmp_path: Path, capsys: pytest.Captur
 
 
 RICH = (
-    SWEEP
+    SWEEP.replace("seeds: 2", "  row: {levels: {a: {recipe: tiny.yaml}, b: {recipe: tiny.yaml, optimizer.lr: 0.2}}}\nseeds: 2").replace(
+        "{name: knn.top1}", "{name: knn.top1, by: {row: {b: {name: train.loss, goal: min}}}}"
+    )
     + """\
 set: {optimizer.lr: 0.1, mixing: {switch: true}}
 when:
   - {if: {grid: 2}, set: {mask.kind: discrete}, note: "why"}
+  - {if: {grid: ["> 2", "!= none"], row: a}, recipe: tiny.yaml}
 exclude: [{if: {grid: 4}, reason: "not now"}]
 include:
   - {as: {grid: none}, label: "MoCo", set: {mixing: none}}
@@ -138,14 +141,16 @@ include:
 resources: {cpus: 1, gpus: 0.5}
 profiles:
   smoke: {set: {schedule.epochs: 1}, seeds: [0, 3], axes: {grid: {levels: [2]}}}
-table: {rows: grid, baseline: {grid: none}}
+table: {rows: grid, columns: row, baseline: {grid: none}}
+claims:
+  - {text: "b is better", check: "cell(grid=2, row=b) > cell(grid=2, row=a)"}
 """
 )
 NASTY = [
     "", "~", "-1", "0", "1e400", "1" + "0" * 40, ".nan", "true", "'2'", "[", "]", "{", "}", "[]", "{}",
     "{a: {b: [1]}}", "[[1]]", "*x", "&x",
     "<<", "!!set {a}", "!!bool x", "2024-01-01",
-    "|", ">", "#", ": ", "- ", "? ", "\t", "\n", "\0", "\ufeff", "é", "…", "\ud7ff", "none", "as",
+    "|", ">", "%YAML 1.1", "010", "1_0", "'< 4'", "'> x'", "recipe: tiny.yaml", "#", ": ", "- ", "? ", "\t", "\n", "\0", "\ufeff", "é", "…", "\ud7ff", "none", "as",
     "grid", "mask.grid", "..",
     "../x", "name", "method", "byol", "data.name", "folder", "knn: off", "a" * 300,
 ]  # fmt: skip

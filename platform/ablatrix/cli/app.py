@@ -59,6 +59,14 @@ def check(sweep: SweepArgument, pairs: SetOption = [], as_json: JsonOption = Fal
     output.data().print(f"{loaded.path}: good. Axes: {', '.join(loaded.file.axes)}. Profiles: {profiles}.")
 
 
+@app.command()
+def schema() -> None:
+    """Print the JSON Schema of a sweep file, for editors."""
+    from ablatrix.json_schema import json_schema
+
+    output.print_json(json_schema())
+
+
 @app.command("plan")
 def plan_(
     sweep: SweepArgument,
