@@ -71,6 +71,12 @@ class Cells:
         recipe, note = self._recipe(labels, list(levels.values()), None, 0)
         return Cell(labels, recipe, note=note)
 
+    def suggested(self, name: str, chosen: Mapping[str, Level], number: int, title: str) -> Cell:
+        """The cell of a search's suggestion, whose place on the axis `name` is its number."""
+        labels = {dimension: level.label for dimension, level in chosen.items()}
+        recipe, note = self._recipe(labels, list(chosen.values()), None, 0)
+        return Cell({name: str(number)}, recipe, title, note)
+
     def _included(self, index: int, include: Include) -> Iterator[Cell]:
         crossed = [axis for axis in self.axes if axis.name in include.cross]
         fixed = {name: label(level) for name, level in include.as_.items()}

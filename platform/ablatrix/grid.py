@@ -6,7 +6,7 @@ import itertools
 import math
 import operator
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -79,9 +79,9 @@ def axes(spec: Spec, profile: str | None) -> tuple[list[Axis], list[FileProblem]
             levels: Any = other[name].levels
         else:
             place, levels = ("axes", name, "levels"), axis.levels
-        built = [_level(spec, axis.key, *pair) for pair in _entries(levels, place)]
-        problems += _axis_problems(spec, name, built, place)
-        found.append(Axis(name, tuple(_named(level) for level in built)))
+        built, wrong = axis_of(spec, name, axis.key, levels, place)
+        found.append(built)
+        problems += wrong
     problems += [
         FileProblem(
             spec.document.line(("profiles", profile or "", "axes", name)),
@@ -91,6 +91,12 @@ def axes(spec: Spec, profile: str | None) -> tuple[list[Axis], list[FileProblem]
         if name not in spec.file.axes
     ]
     return found, problems
+
+
+def axis_of(spec: Spec, name: str, key: str | None, levels: Any, place: Place) -> tuple[Axis, list[FileProblem]]:
+    """One axis from its levels as they stand in the file, and what is wrong with them."""
+    built = [_level(spec, key, *pair) for pair in _entries(levels, place)]
+    return Axis(name, tuple(_named(level) for level in built)), list(_axis_problems(spec, name, built, place))
 
 
 def _entries(levels: Any, place: Place) -> Iterator[tuple[Any, Any, Place]]:
@@ -169,3 +175,22 @@ def number(text: str) -> float:
         return float(text)
     except ValueError:
         return math.nan
+
+
+def level_problem(axis: str, wanted: Any, levels: Collection[str], *, compared: bool = True) -> str | None:
+    """What is wrong with the levels that a condition names, or (`compared`) compares with; None where nothing is."""
+    for one in wanted if isinstance(wanted, list) else [wanted]:
+        if label(one) not in levels and (message := _unmet(axis, one, levels, comparison(one) if compared else None)):
+            return message
+    return None
+
+
+def _unmet(axis: str, wanted: Any, levels: Collection[str], compared: tuple[str, str] | None) -> str | None:
+    order, bound = compared or ("!=", label(wanted))
+    if order == "!=":
+        return None if bound in levels else f"axis {axis!r} has no level {bound}. {nearest(bound, sorted(levels))}"
+    if math.isnan(number(bound)):
+        return f"the comparison {wanted!r} needs a number after {order}."
+    if all(math.isnan(number(level)) for level in levels):
+        return f"axis {axis!r} has no level that is a number, so {wanted!r} is never met."
+    return None

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from ablatrix import claim_problems, grid, shipped
+from ablatrix import claim_problems, grid, search_plan, shipped
 from ablatrix.cells import Cell, Cells
 from ablatrix.document import Place
 from ablatrix.errors import FileProblem, InvalidInput, SweepFileError
-from ablatrix.grid import Axis, comparison, label, matches, number
+from ablatrix.grid import Axis, label, matches
 from ablatrix.identity import replicate_id
 from ablatrix.layers import Change
 from ablatrix.records import SCHEMA, TrialRecipe
@@ -48,6 +47,7 @@ class Plan:
     seeds: tuple[int, ...]
     resources: Resources
     trials: tuple[Trial, ...] = ()
+    suggestions: int = 0  # that a search is to make; those made so far are among the cells
 
     @property
     def name(self) -> str:
@@ -106,7 +106,7 @@ def make(spec: Spec, profile: str | None, fingerprint: Callable[[Data], str], ov
     problems += spec.problems
     if problems:
         raise SweepFileError(spec.path, problems)
-    return Plan(spec, plan.profile, plan.axes, plan.cells, plan.seeds, plan.resources, tuple(_trials(plan, fingerprint)))
+    return replace(plan, trials=tuple(_trials(plan, fingerprint)))
 
 
 def _trials(plan: Plan, fingerprint: Callable[[Data], str]) -> Iterator[Trial]:
@@ -133,6 +133,15 @@ def _outline(spec: Spec, profile: str | None, overrides: list[Change]) -> tuple[
     seeds = chosen.seeds or spec.file.seeds
     seeds = tuple(range(seeds)) if isinstance(seeds, int) else tuple(dict.fromkeys(seeds))
     plan = Plan(spec, profile, tuple(axes), (), seeds, chosen.resources or spec.file.resources)
+    if spec.file.search:
+        cells, _, found = search_plan.outline(spec, profile, overrides, seeds)
+        count = chosen.trials or spec.file.search.trials
+        return replace(plan, axes=(Axis(search_plan.SUGGESTION, ()),), cells=tuple(cells), suggestions=count), problems + found
+    if not spec.document.values.get("axes"):
+        return plan, [*problems, FileProblem(spec.document.line(("axes",)), "the key 'axes' is missing, or empty. Name at least one axis.")]
+    if chosen.trials:
+        line = spec.document.line(("profiles", profile or "", "trials"))
+        problems.append(FileProblem(line, "trials belongs to a search, and this sweep has none. Change the seeds or the axes."))
     problems += _reference_problems(plan)
     size = 1
     for axis in axes:
@@ -143,7 +152,7 @@ def _outline(spec: Spec, profile: str | None, overrides: list[Change]) -> tuple[
             FileProblem(spec.document.line(("axes",)), f"the axes span {size:,} cells; at most {grid.MAX_CELLS:,} are planned."),
         ]
     cells, found = Cells(spec, profile, axes, overrides).build()
-    plan = Plan(spec, profile, plan.axes, tuple(cells), plan.seeds, plan.resources)
+    plan = replace(plan, cells=tuple(cells))
     return plan, problems + found + list(_table_problems(plan)) + _claim_problems(plan)
 
 
@@ -166,10 +175,9 @@ def _reference_problems(plan: Plan) -> list[FileProblem]:
             if name not in known:
                 problems.append(FileProblem(line, f"{name!r} is no axis of this sweep. {nearest(name, list(known))}"))
                 continue
-            for one in wanted if isinstance(wanted, list) else [wanted]:
-                levels = known[name] | whole[name] | {level for axis, level in included if axis == name}
-                if not free and (message := _level_problem(name, one, levels, compared=place[-1] in ("if", "for"))):
-                    problems.append(FileProblem(line, message))
+            levels = known[name] | whole[name] | {level for axis, level in included if axis == name}
+            if not free and (message := grid.level_problem(name, wanted, levels, compared=place[-1] in ("if", "for"))):
+                problems.append(FileProblem(line, message))
     for i, include in enumerate(file.include):
         for name in include.cross:
             if name not in known:
@@ -186,20 +194,6 @@ def _claim_problems(plan: Plan) -> list[FileProblem]:
     axes = {axis.name: axis.labels for axis in plan.axes}
     excluded = [(cell.levels, cell.excluded) for cell in plan.cells]
     return [] if plan.profile else list(claim_problems.find(plan.spec.file.claims, plan.spec.document, axes, excluded))
-
-
-def _level_problem(axis: str, wanted: Any, levels: set[str], *, compared: bool) -> str | None:
-    """What is wrong with a level that a condition names, or compares with."""
-    level = label(wanted)
-    if level in levels:
-        return None
-    if compared and (found := comparison(wanted)) and found[0] != "!=":
-        if math.isnan(number(found[1])):
-            return f"the comparison {wanted!r} needs a number after {found[0]}."
-        numeric = any(not math.isnan(number(known)) for known in levels)
-        return None if numeric else f"axis {axis!r} has no level that is a number, so {wanted!r} is never met."
-    level = found[1] if compared and (found := comparison(wanted)) else level
-    return None if level in levels else f"axis {axis!r} has no level {level}. {nearest(level, sorted(levels))}"
 
 
 def _table_problems(plan: Plan) -> Iterator[FileProblem]:

@@ -156,6 +156,12 @@ def write_atomically(path: Path, text: str | bytes) -> None:
         raise
 
 
+def drop_torn_line(path: Path) -> None:
+    """Cut off what a writer killed in the middle of a line has left, which would spoil the next one."""
+    if path.exists() and not (data := path.read_bytes()).endswith(b"\n"):
+        write_atomically(path, data[: data.rfind(b"\n") + 1])
+
+
 def read_json(path: Path) -> Mapping[str, Any] | None:
     """The JSON object in `path`, or None where there is none yet."""
     try:

@@ -86,6 +86,53 @@ class Resources(Part):
     memory_gb: Annotated[float, Field(gt=0)] | None = None
 
 
+class Interval(Part):
+    """Numbers that a search chooses from: from `low` to `high`, both included, whole where both are; even in the logarithm with `log`.
+
+    `if` restricts it to suggestions whose earlier dimensions have these levels.
+    """
+
+    key: Text
+    low: float | int
+    high: float | int
+    log: bool = False
+    step: Annotated[float | int, Field(gt=0)] | None = None
+    if_: Levels = Field(default={}, alias="if")
+
+
+class Choice(Axis):
+    """Levels, written as those of an axis, that a search chooses from."""
+
+    if_: Levels = Field(default={}, alias="if")
+
+
+class Scheduler(Part):
+    """Stops trials early that do badly, by the metric as reported during training, and not before `grace_epochs`.
+
+    `asha` keeps the best of each rung, which has `reduction` times as many epochs as the one before; `median` those above the median.
+    """
+
+    name: Literal["asha", "median"]
+    grace_epochs: Annotated[int, Field(ge=1)] = 1
+    reduction: Annotated[int, Field(ge=2, le=16)] = 3
+
+
+class Search(Part):
+    """Levels that are to be found rather than given, in the place of `axes`; `trials` suggestions, each an ordinary trial.
+
+    Random and quasi-random searches are functions of `seed`; the others also of the order in which parallel trials end.
+    """
+
+    algorithm: Literal["random", "quasirandom", "tpe", "gp", "cmaes", "nsgaii"]
+    trials: Annotated[int, Field(ge=1, le=100_000)]
+    space: Annotated[dict[Word, Interval | Choice], Field(min_length=1)]
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    startup: Annotated[int, Field(ge=1)] = 10
+    population: Annotated[int, Field(ge=2)] | None = None
+    objectives: Annotated[list[Yardstick], Field(min_length=2, max_length=2)] | None = None
+    scheduler: Scheduler | None = None
+
+
 class ProfileAxis(Part):
     """Other levels for an axis under a profile."""
 
@@ -102,6 +149,7 @@ class Profile(Part):
     seeds: Seeds | None = None
     resources: Resources | None = None
     axes: dict[Word, ProfileAxis] = {}
+    trials: Annotated[int, Field(ge=1, le=100_000)] | None = None
 
 
 class Table(Part):
@@ -130,7 +178,8 @@ class SweepFile(Part):
     question: Text | None = None
     recipe: Text | None = None
     set: dict[str, Any] = {}
-    axes: dict[Word, Axis]
+    axes: dict[Word, Axis] = {}
+    search: Search | None = None
     when: list[When] = []
     exclude: list[Exclude] = []
     include: list[Include] = []

@@ -14,7 +14,7 @@ from ablatrix.cli import main
 from ablatrix.errors import AblatrixError, SweepFileError
 from tiny_sweep import RECIPE, SWEEP, write_sweep
 
-EXAMPLES = int(os.environ.get("ABLATRIX_EXAMPLES", "300"))
+EXAMPLES = int(os.environ.get("ABLATRIX_EXAMPLES", "200"))
 
 
 def check(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[object, str, str]:
@@ -150,7 +150,8 @@ NASTY = [
     "", "~", "-1", "0", "1e400", "1" + "0" * 40, ".nan", "true", "'2'", "[", "]", "{", "}", "[]", "{}",
     "{a: {b: [1]}}", "[[1]]", "*x", "&x",
     "<<", "!!set {a}", "!!bool x", "2024-01-01",
-    "|", ">", "%YAML 1.1", "010", "1_0", "'< 4'", "'> x'", "recipe: tiny.yaml", "#", ": ", "- ", "? ", "\t", "\n", "\0", "\ufeff", "é", "…", "\ud7ff", "none", "as",
+    "|", ">", "%YAML 1.1", "010", "1_0", "'< 4'", "'> x'", "recipe: tiny.yaml", "#", ": ", "- ", "? ",
+    "\t", "\n", "\0", "\ufeff", "é", "…", "\ud7ff", "none", "as",
     "grid", "mask.grid", "..",
     "../x", "name", "method", "byol", "data.name", "folder", "knn: off", "a" * 300,
 ]  # fmt: skip

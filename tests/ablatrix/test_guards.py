@@ -15,6 +15,7 @@ PACKAGES = {"platform": "ablatrix", "models": "ablatrix_models", "reports": "abl
 ALLOWED = {
     "ray": {"ablatrix.runner", "ablatrix.cluster"},
     "mlflow": {"ablatrix.tracking"},
+    "optuna": {"ablatrix.study"},
     "ruamel": {"ablatrix.document"},
     "yaml": set(),
 }
