@@ -7,13 +7,16 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: quickstart test lint bench tables-smoke clean
+.PHONY: quickstart test services lint bench tables-smoke clean
 
 quickstart: $(STAMP)  ## train ten small trials on real digits, and print their table
 	$(BIN)/ablatrix run sweeps/quickstart.yaml --store $(STORE)
 
-test: lint  ## lint, types, layers and every test
+test: services lint  ## lint, types, layers and every test
 	$(BIN)/python -m pytest
+
+services:  ## PostgreSQL and a browser for the tests, from Debian where we are root; tests without them are skipped
+	bash .ci/services
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
@@ -22,7 +25,7 @@ lint: $(STAMP)
 	$(BIN)/lint-imports
 
 bench: $(STAMP)  ## the speed bars; wants a quiet machine
-	for bench in augment step evaluate; do $(BIN)/python benchmarks/$$bench.py || exit 1; done
+	for bench in augment step evaluate tracking; do $(BIN)/python benchmarks/$$bench.py || exit 1; done
 
 tables-smoke: $(STAMP)  ## every table's smoke profile on real images (CIFAR-100, Imagenette; see README, Data): nightly
 	for sweep in sweeps/*/*.yaml; do \

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shlex
 import signal
 import sys
 import threading
@@ -23,6 +22,7 @@ from ablatrix.lease import Held, lease
 from ablatrix.plan import Plan
 from ablatrix.runner import Runner
 from ablatrix.store import Store, SweepDirectory
+from ablatrix.tracking.address import public_command
 
 REFRESH_S = 0.5
 REPORT_S = 30.0
@@ -56,7 +56,7 @@ def run(plan: Plan, store: Store, tracking_uri: str | None, cpus: int | None) ->
 def submit(plan: Plan, store: Store, sweep: SweepDirectory) -> list[str]:
     """Write the sweep file, the plan and the trials' recipes; returns the ids of the trials that are not finished."""
     commit, dirty = source_version()
-    command = shlex.join(["ablatrix", *sys.argv[1:]])
+    command = public_command(["ablatrix", *sys.argv[1:]])
     sweep.submit(plan.spec.document.text, plan.as_mapping() | {"commit": commit, "dirty": dirty, "command": command})
     wanted = {trial.id: trial for trial in plan.trials}
     for trial in wanted.values():

@@ -9,9 +9,21 @@ Importing this package costs no import of MLflow; the first pass does.
                 MLflow's step, the metrics of result.json as `final.<name>`
 """
 
-from ablatrix.tracking.address import public_uri, tracking_uri
-from ablatrix.tracking.mirror import Mirror, sweep_links, sync
+from ablatrix.tracking.address import public_command, public_uri, tracking_uri
+from ablatrix.tracking.links import known_links, sweep_links
+from ablatrix.tracking.mirror import Mirror, sync
 from ablatrix.tracking.round import Progress
 from ablatrix.tracking.server import serve, stop_server
 
-__all__ = ["Mirror", "Progress", "public_uri", "serve", "stop_server", "sweep_links", "sync", "tracking_uri"]
+__all__ = [
+    "Mirror",
+    "Progress",
+    "known_links",
+    "public_command",
+    "public_uri",
+    "serve",
+    "stop_server",
+    "sweep_links",
+    "sync",
+    "tracking_uri",
+]

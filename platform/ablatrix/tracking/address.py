@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
+import shlex
 import sqlite3
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +17,9 @@ from ablatrix.errors import InvalidInput
 from ablatrix.store import Store
 
 DATABASES = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
+# The user and password of an address, wherever it stands in a text, and its query, where databases take passwords too.
+CREDENTIALS = re.compile(r"([A-Za-z][\w.+-]*://)\S*@")
+QUERY = re.compile(r"([A-Za-z][\w.+-]*://[^?\s]*)\?\S*")
 USE = "Use sqlite:///PATH/mlflow.db, postgresql+psycopg://HOST/NAME or http(s)://HOST:PORT (--tracking-uri, MLFLOW_TRACKING_URI)."
 
 
@@ -55,6 +61,11 @@ def public_uri(uri: str) -> str:
     if not parts.netloc:  # a file; urlunsplit would eat the slashes of sqlite:////
         return uri.partition("?")[0]
     return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path.rstrip("/"), "", ""))
+
+
+def public_command(words: Sequence[str]) -> str:
+    """A command line to write down or show: shell words, without the secrets of the addresses in it."""
+    return shlex.join(CREDENTIALS.sub(r"\1***@", QUERY.sub(r"\1?***", word)) for word in words)
 
 
 def parse(uri: str) -> Address:

@@ -10,15 +10,14 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from ablatrix.comparison import links
-from ablatrix.errors import AblatrixError, InvalidInput, Refused
+from ablatrix.errors import AblatrixError, Refused
 from ablatrix.store import Store
 from ablatrix.tracking.address import parse
 from ablatrix.tracking.client import Rejected, connect
 from ablatrix.tracking.experiment import Experiment
 from ablatrix.tracking.ledger import FILE, Ledger
 from ablatrix.tracking.round import Progress, Round
-from ablatrix.tracking.runs import Planned, key_of, planned_trials, stamp_of
+from ablatrix.tracking.runs import Planned, planned_trials, stamp_of
 
 ARTIFACTS = "mlflow-artifacts"
 LOCK_S = 120.0
@@ -124,17 +123,3 @@ def sync(store: Store, uri: str, cells: Callable[[str], Mapping[str, float]] | N
         mirror.cell_means(cells(sweep.name) if cells else {})
         done[sweep.name] = mirror.mirror_once()
     return done
-
-
-def sweep_links(store: Store, sweep: str, uri: str, base_url: str) -> dict[str, str]:
-    """Links to a mirrored sweep in the MLflow that `base_url` serves (see `ablatrix.comparison.links`).
-
-    Reads the store only. Raises InvalidInput where the sweep was never mirrored to this URI.
-    """
-    directory = store.sweep(sweep)
-    plan, address = directory.plan(), parse(uri)
-    sent = Ledger(directory.path / FILE, address.public).read()
-    if sent is None or sent.parent is None:
-        raise InvalidInput(f"the sweep {sweep!r} is not in MLflow at {address.public} yet. Run `ablatrix sync` first.")
-    children = [sent.trials[t.trial].run for t in planned_trials(plan, sweep) if t.trial in sent.trials]
-    return links(base_url, sent.experiment, sent.parent, children, key_of(plan["metric"]["name"]), plan["metric"]["goal"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import signal
 import socket
@@ -27,6 +28,7 @@ STATE, LOG, LOCK, ARTIFACTS = "mlflow-server.json", "mlflow-server.log", "mlflow
 START_S = 120.0
 STOP_S = 10.0
 DEAF_S = 10.0  # a server of a busy machine may be slow to answer
+FIRST_PORT, PORTS = 20_000, 10_000  # below those that systems hand out by themselves
 LOOPBACK = ("127.0.0.1", "localhost")
 # Without jobs a server takes a fifth of the memory and ends when it is told to.
 SERVER_ENVIRONMENT = {**ENVIRONMENT, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
@@ -54,9 +56,9 @@ def serve(
 ) -> str:
     """The base URL of an MLflow that shows `uri`: the server itself, the one already started for this store, or a new one.
 
-    A new server runs detached on `host`, on a free port unless `port` is given, and logs into the store. Off loopback
-    it needs `allowed_hosts` (names under which browsers call it), since MLflow has no password of its own. Raises
-    Refused where the store's server runs differently, Unreachable where none comes up within `timeout_s` seconds.
+    A new server runs detached on `host`, on the store's usual port or any free one unless `port` is given, and logs into
+    the store. Off loopback it needs `allowed_hosts` (names under which browsers call it), since MLflow has no password of
+    its own. Raises Refused where the store's server runs differently, Unreachable where none comes up within `timeout_s` seconds.
     """
     address = parse(uri)
     if address.kind == "server":
@@ -70,11 +72,17 @@ def serve(
             running = _find(store)
             if running is not None:
                 return _fitting(running, address, host, port)
-            return _start(store, address, host, port or _free_port(host), allowed_hosts, timeout_s).url
+            return _start(store, address, host, port or _free_port(host, _usual_port(store)), allowed_hosts, timeout_s).url
     except Timeout as error:
         raise Unreachable(
             f"another process has been starting this store's MLflow server for {timeout_s:.0f} s. See {store.root / LOG}."
         ) from error
+
+
+def usual_url(store: Store) -> str:
+    """Where the store's server runs, or would run next unless its port is taken then."""
+    running = _recorded(store)
+    return running.url if running else f"http://127.0.0.1:{_usual_port(store)}"
 
 
 def stop_server(store: Store) -> bool:
@@ -173,9 +181,16 @@ def _healthy(running: Running) -> bool:
         return False
 
 
-def _free_port(host: str) -> int:
-    with socket.create_server((host, 0)) as listener:
-        return int(listener.getsockname()[1])
+def _usual_port(store: Store) -> int:
+    """The same for the same store, so that links into its MLflow go on working."""
+    return FIRST_PORT + int(hashlib.sha256(os.fsencode(store.root.resolve())).hexdigest(), 16) % PORTS
+
+
+def _free_port(host: str, usual: int) -> int:
+    for port in (usual, 0):
+        with suppress(OSError), socket.create_server((host, port)) as listener:
+            return int(listener.getsockname()[1])
+    raise InvalidInput(f"no port of {host} is free for MLflow. Name one with --port.")
 
 
 def _refuse_taken(host: str, port: int) -> None:

@@ -73,6 +73,21 @@ def test_the_public_form_has_no_user_password_or_query(uri, public):
     assert parse(uri).public == public
 
 
+@pytest.mark.parametrize(
+    ("word", "shown"),
+    [
+        ("https://ada:s3cret@mlflow.lan:5000", "'https://***@mlflow.lan:5000'"),
+        ("--tracking-uri=postgresql+psycopg://ada:s3c/r@t@db/mlflow", "'--tracking-uri=postgresql+psycopg://***@db/mlflow'"),
+        ("postgresql://db/mlflow?user=ada&password=s3cret", "'postgresql://db/mlflow?***'"),
+        ("http://127.0.0.1:5000", "http://127.0.0.1:5000"),
+        ("sweeps/quickstart.yaml", "sweeps/quickstart.yaml"),
+        ("mask.grid=[2, 4]", "'mask.grid=[2, 4]'"),
+    ],
+)
+def test_a_command_is_written_down_without_secrets(word, shown):
+    assert tracking.public_command(["ablatrix", "run", word]) == f"ablatrix run {shown}"
+
+
 def test_a_servers_password_moves_into_mlflows_variables_and_out_of_the_uri():
     address = parse("https://ada:s%2Fcret@mlflow.lan")
 

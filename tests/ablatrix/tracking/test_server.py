@@ -121,6 +121,18 @@ def test_six_processes_on_one_fresh_database_all_succeed(tmp_path):
     assert [set(runs_of(uri, f"sweep-{n}")) for n in range(3)] == [{f"sweep-{n}", "grid=2, seed 0"} for n in range(3)]
 
 
+def test_a_store_has_a_port_of_its_own_unless_that_is_taken(store, tmp_path):
+    usual = server._usual_port(store)
+    first = server._free_port("127.0.0.1", usual)
+    with socket.create_server(("127.0.0.1", usual)):
+        other = server._free_port("127.0.0.1", usual)
+
+    assert first == usual == server._usual_port(Store(store.root))
+    assert other != usual
+    assert server._usual_port(Store(tmp_path / "another")) != usual
+    assert server.usual_url(store) == f"http://127.0.0.1:{usual}"
+
+
 def test_a_server_that_runs_already_needs_none_of_ours(store):
     assert tracking.serve(store, "http://mlflow.lan:5000/") == "http://mlflow.lan:5000"
     assert not (store.root / "mlflow-server.json").exists()

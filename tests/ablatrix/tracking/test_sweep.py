@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import math
+from pathlib import Path
 
 import pytest
 
 from ablatrix import tracking
 from ablatrix.errors import InvalidInput
+from ablatrix.records import Report, encode_report
 from stored_sweep import START, SWEEP, begin, end, finish, plan, report, submit
 from tracked_runs import client_of, everything, experiment_id, files, history, runs_of
 
@@ -145,6 +147,7 @@ def test_a_profile_is_an_experiment_of_its_own(store, uri):
 
 def test_links_lead_to_the_runs_of_a_mirrored_sweep(store, uri):
     finish(store, 0)
+    assert tracking.known_links(store, SWEEP) == {}
     with pytest.raises(InvalidInput, match="ablatrix sync"):
         tracking.sweep_links(store, SWEEP, uri, "http://127.0.0.1:5000")
 
@@ -153,3 +156,25 @@ def test_links_lead_to_the_runs_of_a_mirrored_sweep(store, uri):
     links = tracking.sweep_links(store, SWEEP, uri, "http://127.0.0.1:5000")
     assert runs_of(uri)["grid=2, seed 0"].info.run_id in links["compare"]
     assert runs_of(uri)[SWEEP].info.run_id in links["sweep"]
+    known = tracking.known_links(store, SWEEP)
+    assert known == tracking.sweep_links(store, SWEEP, uri, known["sweep"].partition("/#")[0])
+    assert known["runs"].startswith("http://127.0.0.1:2")
+
+
+def test_names_that_look_like_paths_stay_names_in_store_report_and_mlflow(tmp_path, store, uri):
+    from ablatrix_reports.write import write_report
+
+    hostile = ["../../escaped", "/tmp/escaped"]
+    store.sweep(SWEEP).submit("sweep: x\n", plan(grids=hostile))
+    for number in range(4):
+        trial = finish(store, number, seed=number % 2)
+        with trial.metrics_file.open("a") as file:
+            file.write(encode_report(Report(4, 4, START, {"../../escaped": 1.0})))
+    write_report(store, SWEEP)
+    mirror = tracking.Mirror(store, SWEEP, uri)
+    mirror.cell_means(dict.fromkeys(hostile, 1.0))
+    mirror.mirror_once()
+
+    assert mirror.last_error is None
+    assert {path.name for path in tmp_path.iterdir()} == {"runs", "mlflow.db", "mlflow.db.lock"}
+    assert [path for path in (*tmp_path.parent.glob("escaped*"), *tmp_path.rglob("escaped*"), Path("/tmp/escaped")) if path.exists()] == []
