@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ablatrix_models.augment import TwoViews
 from ablatrix_models.masks import sample_cells
 from ablatrix_models.methods import build_method
 from ablatrix_models.methods.moco import MoCo
@@ -57,10 +58,11 @@ class OurStep:
         self.mixing, self.shuffling = torch.Generator().manual_seed(0), torch.Generator().manual_seed(1)
 
     def loss(self, a: Tensor, b: Tensor) -> Tensor:
+        self.method.before_step()
         mixtures = sample_mixtures(a, self.recipe.mixing, self.recipe.mask, self.mixing)
         a, b = (x.contiguous(memory_format=torch.channels_last) for x in (a, b))
         with torch.autocast("cpu", torch.bfloat16, enabled=self.recipe.compute.precision == "bf16"):
-            return self.method.loss(a, b, mixtures, self.shuffling)[0]
+            return self.method.loss(TwoViews(a, b, None), mixtures, self.shuffling)[0]
 
     def __call__(self, a: Tensor, b: Tensor) -> None:
         _update(self.optimizer, self.loss(a, b))

@@ -1,4 +1,4 @@
-"""Encoders without a classifier. Each one maps images to pooled features and tells their width as `width_out`."""
+"""ResNets without a classifier. They map images to pooled features and tell their width as `width_out`; the ViT is `siamese_im.vit`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from torchvision.models import resnet
 
 from ablatrix_models.batchnorm import SplitBatchNorm, block_order
-from ablatrix_models.recipe.backbone import Backbone
 from ablatrix_models.recipe.backbone import ResNet as ResNetConfig
 
 _DEPTHS: dict[str, tuple[Any, list[int]]] = {
@@ -19,7 +18,7 @@ _DEPTHS: dict[str, tuple[Any, list[int]]] = {
 }
 
 
-def build_backbone(config: Backbone, bn_splits: int = 1) -> ResNet:
+def build_backbone(config: ResNetConfig, bn_splits: int = 1) -> ResNet:
     """A randomly initialised encoder, drawn from torch's global generator.
 
     bn_splits: groups of the batch with batch norm statistics of their own; 1 is plain batch norm.

@@ -13,17 +13,19 @@ from torch import Tensor
 
 from ablatrix_models import augment
 from ablatrix_models.data.images import ImageSet
+from ablatrix_models.descent import Descent
 from ablatrix_models.evaluate import protocols
 from ablatrix_models.methods import build_method
 from ablatrix_models.methods.contract import Method
 from ablatrix_models.mixing import sample_mixtures
-from ablatrix_models.optimizers import build_optimizer, set_learning_rate
 from ablatrix_models.recipe import Recipe
+from ablatrix_models.recipe.method import one_view
 from ablatrix_models.schedules import learning_rate_factor
 from ablatrix_models.session import Session, TrialStopped
 
 CHECK_STEPS = 50  # between looks at the loss
 STREAMS = ("views", "mixing", "method")
+AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class Diverged(RuntimeError):
@@ -64,7 +66,8 @@ class Pretraining:
         self.method = initial_method(recipe, seed).to(device)
         if recipe.compute.channels_last:
             self.method.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.optimizer = build_optimizer(recipe.optimizer, self.method.parameter_groups())
+        scaled = recipe.compute.precision == "fp16"
+        self.descent = Descent(recipe.optimizer, self.method.parameter_groups(), device, scaled=scaled)
         if recipe.compute.compile:
             self.method.encoder.compile()
         self.streams = {name: stream_generator(seed, name) for name in STREAMS}
@@ -94,15 +97,13 @@ class Pretraining:
     def _train_step(self, indices: Tensor) -> None:
         recipe = self.recipe
         factor = learning_rate_factor(recipe.schedule, self.step, self.steps_per_epoch)
-        set_learning_rate(self.optimizer, recipe.optimizer.lr, factor)
         self.method.train()
-        loss = self._loss(indices)
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        self.optimizer.step()
+        self.method.before_step()
+        parts = (self._loss(part) for part in indices.split(recipe.schedule.part_size))
+        loss, _ = self.descent.step(parts, factor, parts=recipe.schedule.accumulate)
         self.step += 1
         # Kept on the device: reading it at every step would make a GPU wait.
-        self.loss_sum += loss.detach().double()
+        self.loss_sum += loss
         if self.step % CHECK_STEPS == 0 or self.step % self.steps_per_epoch == 0:
             self._check_finite()
         progress = self.step / (self.steps_per_epoch * recipe.schedule.epochs)
@@ -116,13 +117,14 @@ class Pretraining:
     def _loss(self, indices: Tensor) -> Tensor:
         recipe, data = self.recipe, self.recipe.data
         images = self.train.images[indices].to(self.device)
-        b_config = recipe.augment_b or recipe.augment
-        a, b = augment.two_views(images, recipe.augment, b_config, data.image_size, data.mean, data.std, self.streams["views"])
+        b_config = None if one_view(recipe.method) else recipe.augment_b or recipe.augment
+        views = augment.two_views(images, recipe.augment, b_config, data.image_size, data.mean, data.std, self.streams["views"])
         if recipe.compute.channels_last:
-            a, b = (x.contiguous(memory_format=torch.channels_last) for x in (a, b))
-        mixtures = sample_mixtures(a, recipe.mixing, recipe.mask, self.streams["mixing"])
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=recipe.compute.precision == "bf16"):
-            return self.method.loss(a, b, mixtures, self.streams["method"])[0]
+            views = views.channels_last()
+        mixtures = sample_mixtures(views.a, recipe.mixing, recipe.mask, self.streams["mixing"])
+        dtype = AUTOCAST.get(recipe.compute.precision)
+        with torch.autocast(self.device.type, dtype, enabled=dtype is not None):
+            return self.method.loss(views, mixtures, self.streams["method"])[0]
 
     def _end_epoch(self, epoch: int, steps_per_s: float, test: ImageSet | None) -> None:
         recipe = self.recipe
@@ -143,14 +145,14 @@ class Pretraining:
         """Everything that the next step depends on, as tensors and plain numbers."""
         streams = {name: generator.get_state() for name, generator in self.streams.items()}
         state = {"step": self.step, "loss_sum": self.loss_sum.clone(), "streams": streams}
-        self.session.save_checkpoint(state | {"method": self.method.state_dict(), "optimizer": self.optimizer.state_dict()})
+        self.session.save_checkpoint(state | {"method": self.method.state_dict()} | self.descent.state_dict())
 
     def _restore(self) -> None:
         state: dict[str, Any] | None = self.session.load_checkpoint()
         if state is None:
             return
         self.method.load_state_dict(state["method"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        self.descent.load_state_dict(state)
         for name, generator in self.streams.items():
             generator.set_state(state["streams"][name])
         self.step = state["step"]

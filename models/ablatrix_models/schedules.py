@@ -10,12 +10,12 @@ from ablatrix_models.recipe.optimize import Schedule
 def learning_rate_factor(schedule: Schedule, step: int, steps_per_epoch: int) -> float:
     """What the peak learning rate is multiplied by at optimiser step `step` (from 0).
 
-    Linear warm-up rises to 1 at its last step. The cosine runs over the rest, by whole epochs or by steps, as the
-    released MoCo code (per epoch, from 0 or 1) and the SimSiam base (per step, after the warm-up) do.
+    Linear warm-up rises to 1 at its last step, or, from zero, at the step after it. The cosine runs over the rest, by whole epochs or
+    by steps, as the released MoCo code (per epoch, from 0 or 1) and the SimSiam base (per step, after the warm-up) do.
     """
     warmup = schedule.warmup_steps or schedule.warmup_epochs * steps_per_epoch
     if step < warmup:
-        return (step + 1) / warmup
+        return (step + (schedule.warmup_from == "first")) / warmup
     if schedule.shape == "constant":
         return 1.0
     if schedule.shape == "step":

@@ -215,6 +215,7 @@ def test_the_plan_as_stored_names_every_cell_and_trial(tmp_path: Path) -> None:
         ("table: {rows: grid, columns: grid}\n", 9, "stands 2 times in rows and columns"),
         ("table: {rows: []}\n", 9, "stands 0 times in rows and columns"),
         ("table: {rows: grid, baseline: {grid: 7}}\n", 9, "axis 'grid' has no level 7"),
+        ("set:\n  mixing: none\n  backbone: vit-tiny\n", 11, "is vit-tiny, but moco is built on a ResNet here. Use resnet18"),
         ("seeds: [0, -1]\n", 9, "stands here again"),
         ("resources: {cpus: 0}\n", 9, "greater than or equal to 1"),
     ],

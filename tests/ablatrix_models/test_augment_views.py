@@ -11,6 +11,7 @@ from torch import Tensor
 from torchvision.transforms.v2 import functional
 
 from ablatrix_models.augment import apply, centre, draw, normalise, two_views, views
+from ablatrix_models.augment.geometry import relative_geometry
 from ablatrix_models.recipe.augment import Augment
 
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)
@@ -44,18 +45,18 @@ def test_views_are_a_function_of_the_generator() -> None:
 
     first, again, other = (two_views(images, EVERYTHING, EVERYTHING, 32, MEAN, STD, seeded(seed)) for seed in (1, 1, 2))
 
-    assert torch.equal(first[0], again[0])
-    assert torch.equal(first[1], again[1])
-    assert not torch.equal(first[0], other[0])
-    assert not torch.equal(first[0], first[1])
+    assert torch.equal(first.a, again.a)
+    assert torch.equal(first.b, again.b)
+    assert not torch.equal(first.a, other.a)
+    assert not torch.equal(first.a, first.b)
 
 
 def test_autocast_around_the_call_changes_nothing() -> None:
     images = images_of(10, 32)
-    outside, _ = two_views(images, EVERYTHING, EVERYTHING, 32, MEAN, STD, seeded())
+    outside = two_views(images, EVERYTHING, EVERYTHING, 32, MEAN, STD, seeded()).a
 
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        inside, _ = two_views(images, EVERYTHING, EVERYTHING, 32, MEAN, STD, seeded())
+        inside = two_views(images, EVERYTHING, EVERYTHING, 32, MEAN, STD, seeded()).a
 
     assert torch.equal(outside, inside)
 
@@ -66,9 +67,9 @@ def test_every_step_runs_on_the_images_own_device(monkeypatch: pytest.MonkeyPatc
     images = images_of(6, 32).to("meta")
     config = dataclasses.replace(EVERYTHING, flip_first=True, interpolation="bicubic")
 
-    first, second = two_views(images, EVERYTHING, config, 24, MEAN, STD, seeded())
+    both = two_views(images, EVERYTHING, config, 24, MEAN, STD, seeded())
 
-    assert first.device == second.device == centre(images, 24).device == torch.device("meta")
+    assert both.a.device == both.b.device == centre(images, 24).device == torch.device("meta")
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
@@ -119,12 +120,44 @@ def test_two_views_are_the_two_draws_in_turn_normalised() -> None:
     images = images_of(6, 40)
     a, b = Augment(blur_p=1.0), Augment(solarize_p=0.5, interpolation="bicubic")
 
-    first, second = two_views(images, a, b, 32, MEAN, STD, seeded())
+    both = two_views(images, a, b, 32, MEAN, STD, seeded())
 
     generator = seeded()
     drawn_a, drawn_b = draw(a, 6, 40, 40, generator), draw(b, 6, 40, 40, generator)
-    assert torch.allclose(first, normalise(apply(images, drawn_a, a, 32), MEAN, STD), atol=1e-5)
-    assert torch.allclose(second, normalise(apply(images, drawn_b, b, 32), MEAN, STD), atol=1e-5)
+    assert torch.allclose(both.a, normalise(apply(images, drawn_a, a, 32), MEAN, STD), atol=1e-5)
+    assert torch.allclose(both.b, normalise(apply(images, drawn_b, b, 32), MEAN, STD), atol=1e-5)
+
+
+def test_geometry_tells_where_the_second_view_lies_in_the_first() -> None:
+    config = dataclasses.replace(Augment(), flip_first=True)
+    generator = seeded()
+
+    both = two_views(images_of(6, 40), config, config, 32, MEAN, STD, seeded())
+
+    expected = relative_geometry(draw(config, 6, 40, 40, generator), draw(config, 6, 40, 40, generator), 40)
+    assert both.geometry is not None
+    for ours, drawn in zip(both.geometry.positions(4), expected.positions(4), strict=True):
+        assert torch.equal(ours, drawn)
+
+
+def test_one_view_serves_as_both_and_leaves_the_other_draws_as_they_are() -> None:
+    images, generator, other = images_of(6, 40), seeded(), seeded()
+    config = Augment(blur_p=0.5)
+
+    one = two_views(images, config, None, 32, MEAN, STD, generator)
+    two = two_views(images, config, config, 32, MEAN, STD, other)
+
+    assert one.b is one.a
+    assert torch.equal(one.a, two.a)
+    assert torch.equal(generator.get_state(), other.get_state())
+    assert one.geometry is not None
+    torch.testing.assert_close(one.geometry.positions(4)[1], torch.arange(4.0, dtype=torch.float64).expand(6, -1))
+
+
+def test_rotated_views_have_no_geometry() -> None:
+    turned = Augment(rotation_deg=5.0)
+
+    assert two_views(images_of(3, 40), Augment(), turned, 32, MEAN, STD, seeded()).geometry is None
 
 
 def test_normalising_equals_torchvision() -> None:

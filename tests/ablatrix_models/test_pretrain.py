@@ -172,10 +172,10 @@ def test_cells_of_one_seed_are_paired_whatever_is_mixed(monkeypatch: pytest.Monk
     seen: list[Tensor] = []
     views = augment.two_views
 
-    def spy(images: Tensor, *args: Any) -> tuple[Tensor, Tensor]:
-        a, b = views(images, *args)
-        seen.extend((images.clone(), a.clone(), b.clone()))
-        return a, b
+    def spy(images: Tensor, *args: Any) -> augment.TwoViews:
+        both = views(images, *args)
+        seen.extend((images.clone(), both.a.clone(), both.b.clone()))
+        return both
 
     monkeypatch.setattr(pretrain.augment, "two_views", spy)
     clean, mixed = tiny_recipe(mixing="none", schedule__batch_size=32), tiny_recipe(mixing=mixing, schedule__batch_size=32)

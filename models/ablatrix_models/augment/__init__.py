@@ -5,7 +5,8 @@ they lie on. The law of the parameters and the arithmetic are torchvision's; not
 """
 
 from ablatrix_models.augment.centre import centre
+from ablatrix_models.augment.geometry import RelativeGeometry
 from ablatrix_models.augment.parameters import Parameters, draw
-from ablatrix_models.augment.views import apply, normalise, two_views
+from ablatrix_models.augment.views import TwoViews, apply, normalise, two_views
 
-__all__ = ["Parameters", "apply", "centre", "draw", "normalise", "two_views"]
+__all__ = ["Parameters", "RelativeGeometry", "TwoViews", "apply", "centre", "draw", "normalise", "two_views"]

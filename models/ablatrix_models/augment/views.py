@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -10,6 +11,7 @@ from torch import Tensor
 from ablatrix_models.augment.blur import blur
 from ablatrix_models.augment.colour import grey, jitter, solarize
 from ablatrix_models.augment.crop import crop
+from ablatrix_models.augment.geometry import RelativeGeometry, relative_geometry, same_geometry
 from ablatrix_models.augment.parameters import Parameters, draw
 from ablatrix_models.augment.rotation import rotate
 from ablatrix_models.recipe.augment import Augment
@@ -17,6 +19,20 @@ from ablatrix_models.recipe.augment import Augment
 # Pixels that are worked on at once. A processor is fastest when they stay in its cache; a GPU wants them all.
 _CPU_PIXELS = 128 * 32 * 32
 _GPU_PIXELS = 512 * 256 * 256
+
+
+@dataclass(frozen=True, eq=False)
+class TwoViews:
+    """Two views of each image of a batch, as a framework gets them."""
+
+    a: Tensor  # (batch, 3, size, size), normalised
+    b: Tensor  # the same shape; the very tensor `a` where the views are one
+    geometry: RelativeGeometry | None  # where b lies in a, on the CPU; None where a rotation leaves no crop box to tell it by
+
+    def channels_last(self) -> TwoViews:
+        """The same with channels innermost in memory."""
+        a = self.a.contiguous(memory_format=torch.channels_last)
+        return TwoViews(a, a if self.b is self.a else self.b.contiguous(memory_format=torch.channels_last), self.geometry)
 
 
 def apply(images: Tensor, parameters: Parameters, config: Augment, size: int) -> Tensor:
@@ -39,20 +55,25 @@ def normalise(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Te
 
 
 def two_views(
-    images: Tensor, a: Augment, b: Augment, size: int, mean: Sequence[float], std: Sequence[float], generator: torch.Generator
-) -> tuple[Tensor, Tensor]:
-    """Two independent, normalised views of each image; the first is drawn first.
+    images: Tensor, a: Augment, b: Augment | None, size: int, mean: Sequence[float], std: Sequence[float], generator: torch.Generator
+) -> TwoViews:
+    """Two independent, normalised views of each image, float32; the first is drawn first.
 
-    images: uint8 (batch, 3, height, width). Returns float32 (batch, 3, size, size) twice. A function of the images, the
-    arguments and the CPU generator's state.
+    images: uint8 (batch, 3, height, width). b: None makes view a both of them, with one crop and one draw of colours; the second
+    view's numbers are drawn all the same, so that view a does not depend on it. A function of the images, the arguments and the
+    CPU generator's state.
     """
     _check_images(images)
+    height, width = images.shape[2:]
     scale, shift = _affine(mean, std)
-    views = []
-    for config in (a, b):
-        parameters = draw(config, len(images), images.shape[2], images.shape[3], generator)
-        views.append(_render(images, parameters, config, size, scale, shift))
-    return views[0], views[1]
+    drawn = [draw(config, len(images), height, width, generator) for config in (a, b or a)]
+    first = _render(images, drawn[0], a, size, scale, shift)
+    if b is None:
+        return TwoViews(first, first, same_geometry(len(images)))
+    second = _render(images, drawn[1], b, size, scale, shift)
+    turned = a.rotation_deg or b.rotation_deg
+    geometry = None if turned else relative_geometry(drawn[0], drawn[1], width, flip_first=(a.flip_first, b.flip_first))
+    return TwoViews(first, second, geometry)
 
 
 def _affine(mean: Sequence[float], std: Sequence[float]) -> tuple[Tensor, Tensor]:

@@ -15,7 +15,7 @@ from ablatrix_models.data.images import ImageSet
 from ablatrix_models.recipe.data import DATASETS, Data
 
 Encode = Callable[[Tensor], Tensor]
-Precision = Literal["fp32", "bf16"]
+Precision = Literal["fp32", "bf16", "fp16"]
 
 
 class Encoder(Protocol):
@@ -59,7 +59,7 @@ def eval_mode(encode: Encode) -> Iterator[None]:
 
 
 def autocast(device: torch.device | str, precision: Precision) -> torch.autocast:
-    """The forward pass's arithmetic: bfloat16 where it is safe, or plain float32."""
+    """The forward pass's arithmetic: bfloat16, or plain float32; that of fp16 as well, whose training would need a scaled loss."""
     return torch.autocast(torch.device(device).type, dtype=torch.bfloat16, enabled=precision == "bf16")
 
 

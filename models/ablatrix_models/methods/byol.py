@@ -8,13 +8,14 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from ablatrix_models.augment import TwoViews
 from ablatrix_models.backbones import build_backbone
 from ablatrix_models.losses import byol_regression
 from ablatrix_models.methods.contract import Diagnostics, Method, Mixture, mixture_loss, spread, take, total
 from ablatrix_models.methods.heads import mlp
 from ablatrix_models.methods.momentum import follow, follower
 from ablatrix_models.recipe import method as config
-from ablatrix_models.recipe.backbone import Backbone
+from ablatrix_models.recipe.backbone import ResNet
 
 
 class BYOL(Method):
@@ -24,7 +25,7 @@ class BYOL(Method):
     through the target, which view b's prediction then has to meet (Un-Mix's recipe read literally).
     """
 
-    def __init__(self, settings: config.BYOL, backbone: Backbone, *, target_side: bool = False) -> None:
+    def __init__(self, settings: config.BYOL, backbone: ResNet, *, target_side: bool = False) -> None:
         super().__init__()
         self.settings = settings
         self.target_side = target_side
@@ -34,11 +35,11 @@ class BYOL(Method):
         self.target_encoder: nn.Module = follower(self.encoder)
         self.target_head: nn.Module = follower(self.head)
 
-    def loss(self, a: Tensor, b: Tensor, mixtures: Sequence[Mixture], generator: torch.Generator) -> tuple[Tensor, Diagnostics]:
+    def loss(self, views: TwoViews, mixtures: Sequence[Mixture], generator: torch.Generator) -> tuple[Tensor, Diagnostics]:
         """See `Method.loss`; draws nothing."""
-        predictions = self._predict(a), self._predict(b)
+        predictions = self._predict(views.a), self._predict(views.b)
         mixed = [self._predict(mixture.images) for mixture in mixtures]
-        targets = self._target(a), self._target(b)
+        targets = self._target(views.a), self._target(views.b)
         mixed_targets = [self._target(mixture.images) for mixture in mixtures] if self.target_side else None
         return byol_loss(predictions, targets, mixed, mixtures, mixed_targets)
 

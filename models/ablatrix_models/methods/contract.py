@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from ablatrix_models.augment import TwoViews
 from ablatrix_models.losses import unit
 
 Diagnostics = dict[str, Tensor]
@@ -42,19 +43,23 @@ class Method(nn.Module, ABC):
     """A framework with its networks. Its state_dict holds all that a bit-identical continuation needs.
 
     The loss is L = L_clean + sum over mixtures of mean(own * l) + mean(other * l_restored), where the frameworks
-    differ in l (MixMask, eq. 4 and 6). Views that need batch norm statistics of their own are encoded apart.
+    differ in l (MixMask, eq. 4 and 6). Views that need batch norm statistics of their own are encoded apart. A method whose encoder has
+    a CLS token has `cls_features` too: images to its raw CLS output (batch, width).
     """
 
     encoder: nn.Module
     head: nn.Module
 
     @abstractmethod
-    def loss(self, a: Tensor, b: Tensor, mixtures: Sequence[Mixture], generator: torch.Generator) -> tuple[Tensor, Diagnostics]:
-        """One training step's loss, with every side effect that belongs before the optimiser's step.
+    def loss(self, views: TwoViews, mixtures: Sequence[Mixture], generator: torch.Generator) -> tuple[Tensor, Diagnostics]:
+        """The loss of one batch, with every side effect of seeing it.
 
-        a, b: (batch, 3, size, size), the two views, normalised; mixtures are made from view a. generator: on
-        the CPU, for shuffles. Returns the scalar loss and detached diagnostics (scalars, still on the device).
+        Mixtures are made from view a. generator: on the CPU, for shuffles and masks. Returns the scalar loss and detached
+        diagnostics (scalars, still on the device). A step that accumulates gradients asks once for each of its parts.
         """
+
+    def before_step(self) -> None:
+        """Called once before each optimiser step's first loss; where networks that follow the trained ones move, if they lead the loss."""
 
     def after_step(self, progress: float, epoch: int, epochs: int) -> None:
         """Called after each optimiser step; progress: 0..1 over the whole run, epoch: from 0, of `epochs`."""

@@ -8,9 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ablatrix_models.augment import TwoViews
 from ablatrix_models.methods.contract import Diagnostics, Method, Mixture
 from ablatrix_models.recipe import mae as config
-from ablatrix_models.recipe.siameseim import ViT
+from ablatrix_models.recipe.backbone import ViT
 from ablatrix_models.siamese_im.patch_masks import sample_removed, visible_indices
 from ablatrix_models.siamese_im.pixel_targets import norm_patches, patchify, pixel_loss
 from ablatrix_models.siamese_im.positions import fixed_embedding
@@ -56,11 +57,11 @@ class MAE(Method):
         self.head = nn.Identity()
         self.decoder = PixelDecoder(backbone.width, self.encoder.grid, 3 * backbone.patch**2, settings)
 
-    def loss(self, a: Tensor, b: Tensor, mixtures: Sequence[Mixture], generator: torch.Generator) -> tuple[Tensor, Diagnostics]:
+    def loss(self, views: TwoViews, mixtures: Sequence[Mixture], generator: torch.Generator) -> tuple[Tensor, Diagnostics]:
         """See `Method.loss`; draws the masks. Raises ValueError for mixtures."""
         if mixtures:
             raise ValueError(f"MAE takes no mixtures, but got {len(mixtures)}. Use mixing: none.")
-        loss = self.masked_loss(a, sample_removed(self.settings.mask, len(a), self.encoder.grid, generator))
+        loss = self.masked_loss(views.a, sample_removed(self.settings.mask, len(views.a), self.encoder.grid, generator))
         return loss, {"loss.clean": loss.detach()}
 
     def masked_loss(self, images: Tensor, removed: Tensor) -> Tensor:
@@ -73,6 +74,10 @@ class MAE(Method):
         """Pixels of every patch, (batch, patches, values), from what `removed` leaves."""
         visible = visible_indices(removed).to(images.device, non_blocking=True)
         return self.decoder(self.encoder.tokens(images, visible), visible)
+
+    def cls_features(self, images: Tensor) -> Tensor:
+        """The encoder's CLS output (batch, width) of whole images, after its norm; set eval mode first."""
+        return self.encoder.tokens(images)[:, 0]
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """Matrices and tokens decay; vectors do not."""

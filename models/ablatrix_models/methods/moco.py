@@ -7,13 +7,14 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from ablatrix_models.augment import TwoViews
 from ablatrix_models.backbones import build_backbone
 from ablatrix_models.losses import info_nce, log_negatives, unit
 from ablatrix_models.methods.contract import Diagnostics, Method, Mixture, mixture_loss, take, total
 from ablatrix_models.methods.heads import mlp
 from ablatrix_models.methods.momentum import follow, follower
 from ablatrix_models.recipe import method as config
-from ablatrix_models.recipe.backbone import Backbone
+from ablatrix_models.recipe.backbone import ResNet
 
 
 class MoCo(Method):
@@ -28,7 +29,7 @@ class MoCo(Method):
     queue: Tensor
     pointer: Tensor
 
-    def __init__(self, settings: config.MoCo, backbone: Backbone) -> None:
+    def __init__(self, settings: config.MoCo, backbone: ResNet) -> None:
         super().__init__()
         self.settings = settings
         self.encoder = build_backbone(backbone, settings.bn_splits)
@@ -40,14 +41,12 @@ class MoCo(Method):
         self.register_buffer("queue", unit(torch.randn(settings.queue, settings.dim)))
         self.register_buffer("pointer", torch.zeros((), dtype=torch.int64))
 
-    def loss(self, a: Tensor, b: Tensor, mixtures: Sequence[Mixture], generator: torch.Generator) -> tuple[Tensor, Diagnostics]:
-        """See `Method.loss`; moves the key encoder before, and the queue after, the loss is taken."""
-        plain = (a, b) if self.settings.symmetric else (a,)
+    def loss(self, views: TwoViews, mixtures: Sequence[Mixture], generator: torch.Generator) -> tuple[Tensor, Diagnostics]:
+        """See `Method.loss`; the keys enter the queue after the loss is taken."""
+        plain = (views.a, views.b) if self.settings.symmetric else (views.a,)
         queries = [unit(self.project(view)) for view in plain]
         mixed = [unit(self.project(mixture.images)) for mixture in mixtures]
-        with torch.no_grad():
-            self._move_keys()
-            keys = [self._keys(view, generator) for view in ((b, a) if self.settings.symmetric else (b,))]
+        keys = [self._keys(view, generator) for view in ((views.b, views.a) if self.settings.symmetric else (views.b,))]
         # The backward pass needs the negatives as they were, so the queue's next state is written elsewhere.
         negatives = self.queue.clone()
         loss, diagnostics = moco_loss(queries, keys, mixed, mixtures, negatives, self.settings.temperature)
@@ -56,7 +55,8 @@ class MoCo(Method):
         return loss, diagnostics
 
     @torch.no_grad()
-    def _move_keys(self) -> None:
+    def before_step(self) -> None:
+        """Move the key encoder, as the release does in front of its keys."""
         follow(self.key_encoder, self.encoder, self.settings.momentum)
         follow(self.key_head, self.head, self.settings.momentum)
 

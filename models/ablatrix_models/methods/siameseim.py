@@ -8,31 +8,32 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ablatrix_models.augment import RelativeGeometry, TwoViews
 from ablatrix_models.methods.contract import Diagnostics, Method, Mixture, spread
 from ablatrix_models.methods.momentum import follow, follower
 from ablatrix_models.recipe import siameseim as config
+from ablatrix_models.recipe.backbone import ViT
 from ablatrix_models.siamese_im.heads import Decoder, Projector
 from ablatrix_models.siamese_im.patch_masks import sample_removed, visible_indices
 from ablatrix_models.siamese_im.pixel_targets import norm_patches, patchify, pixel_loss
 from ablatrix_models.siamese_im.positions import relative_embedding
 from ablatrix_models.siamese_im.schedule import target_momentum
 from ablatrix_models.siamese_im.unigrad import feature_terms
-from ablatrix_models.siamese_im.views import RelativeGeometry, same_geometry
 from ablatrix_models.siamese_im.vit import Encoder, token_groups
 
 
 class SiameseIM(Method):
     """SiameseIM (Tao et al. 2023) as released, and the variants of its Table 3.
 
-    View a is always the masked, online one and view b the target; roles are never swapped. Every step the target networks move
-    after the online pass and before their own. With `views: same` the target is view a itself, unmasked, and b goes unused.
+    View a is always the masked, online one and view b the target; roles are never swapped. With `views: same` the two views are one,
+    so that the target is view a itself, unmasked.
     """
 
     # Narrower than the contract, which reads them only.
     encoder: Encoder
     head: Projector
 
-    def __init__(self, settings: config.SiameseIM, backbone: config.ViT, image_size: int) -> None:
+    def __init__(self, settings: config.SiameseIM, backbone: ViT, image_size: int) -> None:
         super().__init__()
         self.settings, self.patch = settings, backbone.patch
         self.progress = 0.0
@@ -44,36 +45,30 @@ class SiameseIM(Method):
             self.target_encoder = follower(self.encoder)
             self.target_head = follower(self.head)
 
-    def loss(
-        self, a: Tensor, b: Tensor, mixtures: Sequence[Mixture], generator: torch.Generator, geometry: RelativeGeometry | None = None
-    ) -> tuple[Tensor, Diagnostics]:
-        """See `Method.loss`; draws the masks and moves the target. geometry: where b lies in a, needed where the views are two.
-
-        Raises ValueError for mixtures, and for two views without their geometry.
-        """
+    def loss(self, views: TwoViews, mixtures: Sequence[Mixture], generator: torch.Generator) -> tuple[Tensor, Diagnostics]:
+        """See `Method.loss`; draws the masks. Raises ValueError for mixtures, and for views whose geometry is unknown."""
         if mixtures:
             raise ValueError(f"SiameseIM takes no mixtures, but got {len(mixtures)}. Use mixing: none.")
-        if self.settings.views == "same":
-            geometry = same_geometry(len(a))
-        elif geometry is None:
-            raise ValueError("SiameseIM with two views needs to know where view b lies. Pass relative_geometry(...) as geometry.")
-        removed = sample_removed(self.settings.mask, len(a), self.encoder.grid, generator)
-        return self.masked_loss(a, b, geometry, removed, self.momentum)
+        return self.masked_loss(views, sample_removed(self.settings.mask, len(views.a), self.encoder.grid, generator))
 
     @property
     def momentum(self) -> float:
         """The EMA momentum of the next step."""
         return target_momentum(self.settings.momentum, self.progress, constant=self.settings.momentum_schedule == "constant")
 
-    def masked_loss(self, a: Tensor, b: Tensor, geometry: RelativeGeometry, removed: Tensor, momentum: float) -> tuple[Tensor, Diagnostics]:
-        """The loss for a given geometry, mask (batch, patches), True where removed, and EMA momentum; moves the target."""
-        target_view = a if self.settings.views == "same" else b
-        prediction = self.predict(a, geometry, removed)
+    def masked_loss(self, views: TwoViews, removed: Tensor) -> tuple[Tensor, Diagnostics]:
+        """The loss for a given mask (batch, patches), True where removed."""
+        if views.geometry is None:
+            raise ValueError(
+                "SiameseIM needs to know where view b lies in view a, but the geometry is unknown. Use views without rotation."
+            )
+        if self.settings.one_view and views.b is not views.a:
+            raise ValueError("`views: same` predicts view a itself, but got two views. Draw them with b=None.")
+        prediction = self.predict(views.a, views.geometry, removed)
         if self.settings.target == "pixel":
-            return self._pixel_loss(prediction, target_view, removed.to(a.device))
+            return self._pixel_loss(prediction, views.b, removed.to(views.a.device))
         with torch.no_grad():
-            self.move_target(momentum)
-            target = self.target_head(self.target_encoder.tokens(target_view))[:, 1:]
+            target = self.target_head(self.target_encoder.tokens(views.b))[:, 1:]
         attraction, repulsion = feature_terms(
             prediction,
             target,
@@ -92,10 +87,14 @@ class SiameseIM(Method):
         return self.decoder(self.head(self.encoder.tokens(a, visible)), visible, relative)
 
     @torch.no_grad()
-    def move_target(self, momentum: float) -> None:
-        """One EMA step of the target's parameters, CLS token and patch embedding included."""
-        follow(self.target_encoder, self.encoder, momentum)
-        follow(self.target_head, self.head, momentum)
+    def before_step(self) -> None:
+        """One EMA step of the target's parameters, CLS token and patch embedding included.
+
+        The release moves them between the online and the target pass. The online weights are the same then, and so is the result.
+        """
+        if self.settings.target == "feature":
+            follow(self.target_encoder, self.encoder, self.momentum)
+            follow(self.target_head, self.head, self.momentum)
 
     def _pixel_loss(self, prediction: Tensor, images: Tensor, removed: Tensor) -> tuple[Tensor, Diagnostics]:
         target = patchify(images, self.patch)
@@ -117,6 +116,10 @@ class SiameseIM(Method):
     def set_extra_state(self, state: Tensor) -> None:
         """Take the progress back."""
         self.progress = float(state)
+
+    def cls_features(self, images: Tensor) -> Tensor:
+        """The encoder's raw CLS output (batch, width) of whole images; set eval mode first."""
+        return self.encoder.tokens(images)[:, 0]
 
     def project(self, images: Tensor) -> Tensor:
         """The projector's mean patch token, (batch, dim), of whole images; set eval mode first."""

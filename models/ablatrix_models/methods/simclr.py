@@ -7,12 +7,13 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from ablatrix_models.augment import TwoViews
 from ablatrix_models.backbones import build_backbone
 from ablatrix_models.losses import nt_xent
 from ablatrix_models.methods.contract import Diagnostics, Method, Mixture, mixture_loss, total
 from ablatrix_models.methods.heads import mlp
 from ablatrix_models.recipe import method as config
-from ablatrix_models.recipe.backbone import Backbone
+from ablatrix_models.recipe.backbone import ResNet
 
 
 class SimCLR(Method):
@@ -22,19 +23,19 @@ class SimCLR(Method):
     (Un-Mix's recipe for any two-view framework). There the head sees both concatenated, as a second call would.
     """
 
-    def __init__(self, settings: config.SimCLR, backbone: Backbone) -> None:
+    def __init__(self, settings: config.SimCLR, backbone: ResNet) -> None:
         super().__init__()
         self.settings = settings
         self.encoder = build_backbone(backbone)
         widths = (self.encoder.width_out, settings.hidden, settings.dim)
         self.head = mlp(widths, norm=True, output_norm=settings.output_norm)
 
-    def loss(self, a: Tensor, b: Tensor, mixtures: Sequence[Mixture], generator: torch.Generator) -> tuple[Tensor, Diagnostics]:
+    def loss(self, views: TwoViews, mixtures: Sequence[Mixture], generator: torch.Generator) -> tuple[Tensor, Diagnostics]:
         """See `Method.loss`; draws nothing."""
-        first, second = self.encoder(a), self.encoder(b)
-        views = self._head_of_both(first, second)
+        first, second = self.encoder(views.a), self.encoder(views.b)
+        embedded = self._head_of_both(first, second)
         pairs = [self._head_of_both(second, self.encoder(mixture.images)) for mixture in mixtures]
-        return simclr_loss(views, pairs, mixtures, self.settings.temperature)
+        return simclr_loss(embedded, pairs, mixtures, self.settings.temperature)
 
     def _head_of_both(self, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
         """Both (batch, dim) embeddings, normalised by statistics over the two views together."""

@@ -8,12 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ablatrix_models.augment import TwoViews
 from ablatrix_models.backbones import build_backbone
 from ablatrix_models.losses import negative_cosine
 from ablatrix_models.methods.contract import Diagnostics, Method, Mixture, mixture_loss, spread, take, total
 from ablatrix_models.methods.heads import mlp
 from ablatrix_models.recipe import method as config
-from ablatrix_models.recipe.backbone import Backbone
+from ablatrix_models.recipe.backbone import ResNet
 
 
 class SimSiam(Method):
@@ -24,7 +25,7 @@ class SimSiam(Method):
     read literally).
     """
 
-    def __init__(self, settings: config.SimSiam, backbone: Backbone, *, target_side: bool = False) -> None:
+    def __init__(self, settings: config.SimSiam, backbone: ResNet, *, target_side: bool = False) -> None:
         super().__init__()
         self.settings = settings
         self.target_side = target_side
@@ -33,9 +34,9 @@ class SimSiam(Method):
         self.head = mlp(widths, norm=True, output_norm=True)
         self.predictor = mlp((settings.dim, settings.predictor_hidden, settings.dim), norm=True)
 
-    def loss(self, a: Tensor, b: Tensor, mixtures: Sequence[Mixture], generator: torch.Generator) -> tuple[Tensor, Diagnostics]:
+    def loss(self, views: TwoViews, mixtures: Sequence[Mixture], generator: torch.Generator) -> tuple[Tensor, Diagnostics]:
         """See `Method.loss`; draws nothing."""
-        projections = [self.project(view) for view in (a, b, *(mixture.images for mixture in mixtures))]
+        projections = [self.project(view) for view in (views.a, views.b, *(mixture.images for mixture in mixtures))]
         predictions = [self.predictor(projection) for projection in projections]
         return simsiam_loss(predictions, projections, mixtures, target_side=self.target_side)
 

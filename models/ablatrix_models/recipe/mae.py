@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
+from ablatrix_models.recipe.backbone import width_problems
 from ablatrix_models.recipe.fields import Problem, value
-from ablatrix_models.recipe.siameseim import PatchMask, width_problems
+from ablatrix_models.recipe.patch_mask import PatchMask
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,15 @@ class MAE:
     def tag() -> str:
         """The `name` values that choose this class."""
         return "mae"
+
+    @property
+    def one_view(self) -> bool:
+        """Whether view b goes unused: always."""
+        return True
+
+    def reached(self, plain: dict[str, Any]) -> dict[str, Any]:
+        """Of this section as plain values, what a run depends on."""
+        return plain | {"mask": {key: plain["mask"][key] for key in self.mask.read()}}
 
     def problems(self) -> Iterator[Problem]:
         """Rules across fields."""

@@ -1,4 +1,4 @@
-"""The frameworks' own hyperparameters, one class each. The modules are in `ablatrix_models.methods`."""
+"""The frameworks' own hyperparameters, and what they ask of the other sections. The modules are in `ablatrix_models.methods`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
+from ablatrix_models.recipe.augment import Augment
+from ablatrix_models.recipe.backbone import Backbone, ViT
 from ablatrix_models.recipe.fields import Problem, value
+from ablatrix_models.recipe.mae import MAE
+from ablatrix_models.recipe.patch_mask import grid_problems
+from ablatrix_models.recipe.siameseim import SiameseIM, view_problems
 
 
 @dataclass(frozen=True)
@@ -78,11 +83,33 @@ class SimSiam:
         return "simsiam"
 
 
-Method = MoCo | SimCLR | BYOL | SimSiam
+Method = MoCo | SimCLR | BYOL | SimSiam | SiameseIM | MAE
+MASKED = (SiameseIM, MAE)  # they remove patches of a ViT's input, and take no mixtures
+
+
+def one_view(method: Method) -> bool:
+    """Whether the framework uses view a alone."""
+    return isinstance(method, MASKED) and method.one_view
+
+
+def encoder_problems(method: Method, backbone: Backbone, image_size: int) -> Iterator[Problem]:
+    """Rules between a framework, its encoder and the images."""
+    if isinstance(method, MASKED):
+        yield from grid_problems(method.mask, backbone, image_size)
+    elif isinstance(backbone, ViT):
+        yield Problem("backbone.name", f"is {backbone.name}, but {method.name} is built on a ResNet here. Use resnet18 or resnet50.")
+
+
+def image_problems(method: Method, a: Augment, b: Augment, mixing: str) -> Iterator[Problem]:
+    """Rules between a framework and what happens to the images before it sees them."""
+    if isinstance(method, MASKED) and mixing != "none":
+        yield Problem("mixing.kind", f"is {mixing}, but {method.name} takes no mixtures. Use mixing: none.")
+    if isinstance(method, SiameseIM):
+        yield from view_problems(method, a, b)
 
 
 def batch_problems(method: Method, batch_size: int) -> Iterator[Problem]:
-    """Rules between a framework and the batch."""
+    """Rules between a framework and the images that it sees at once."""
     if not isinstance(method, MoCo):
         return
     keys = batch_size * (2 if method.symmetric else 1)

@@ -18,6 +18,7 @@ class Optimizer:
     momentum: float = value(0.9, "of SGD", low=0.0, high=1.0)
     betas: tuple[float, float] = value((0.9, 0.999), "of Adam and AdamW", low=0.0, high=1.0)
     weight_decay: float = value(5e-4, "per step", low=0.0)
+    clip_norm: float | None = value(None, "largest norm of all gradients together; empty does not clip", low=1e-9, added=True)
 
 
 @dataclass(frozen=True)
@@ -29,14 +30,29 @@ class Schedule:
     shape: Literal["cosine", "step", "constant"] = value("cosine", "of the learning rate after the warm-up")
     per: Literal["epoch", "step"] = value("epoch", "the learning rate moves once an epoch, or at every step")
     first_epoch: Literal[0, 1] = value(0, "epochs count from 0, or from 1 as in the CIFAR MoCo demo, whose last epoch has lr 0")
+    accumulate: int = value(
+        1, "parts that a batch is computed in, one after the other; batch norm and losses see one part", low=1, added=True
+    )
     warmup_epochs: int = value(0, "linear warm-up", low=0)
     warmup_steps: int = value(0, "linear warm-up in steps, instead of epochs", low=0)
+    warmup_from: Literal["first", "zero"] = value(
+        "first", "the warm-up's first step has the first of its equal parts, or 0 as in MAE's and SiameseIM's code", added=True
+    )
     milestones: tuple[int, ...] = value((), "epochs at which the step schedule multiplies by `gamma`; negative counts from the end")
     gamma: float = value(0.1, "factor at each milestone", low=0.0, high=1.0)
     checkpoint_epochs: int = value(1, "epochs between checkpoints", low=1, identity=False)
 
+    @property
+    def part_size(self) -> int:
+        """Images in each part of a batch."""
+        return self.batch_size // self.accumulate
+
     def problems(self) -> Iterator[Problem]:
         """Rules across fields."""
+        if self.batch_size % self.accumulate or self.part_size < 2:
+            yield Problem(
+                "accumulate", f"is {self.accumulate}, which does not cut the batch of {self.batch_size} into equal parts of 2 or more."
+            )
         if self.warmup_epochs and self.warmup_steps:
             yield Problem("warmup_steps", "stands beside warmup_epochs. Keep one of the two.")
         if self.epochs and self.warmup_epochs >= self.epochs:
@@ -56,6 +72,11 @@ class Schedule:
 class Compute:
     """Arithmetic that changes rounding, and so the result."""
 
-    precision: Literal["fp32", "bf16"] = value("fp32", "autocast type of the forward pass; weights, EMA and losses stay fp32")
+    precision: Literal["fp32", "bf16", "fp16"] = value(
+        "fp32", "autocast type of the forward pass; weights, EMA and losses stay fp32. fp16 scales the loss, as SiameseIM's release does"
+    )
     channels_last: bool = value(True, "memory layout of images and convolutions")
     compile: bool = value(False, "torch.compile the encoder")
+    recompute: bool = value(
+        False, "transformer blocks keep no activations but compute them again: less memory, the same bits", identity=False
+    )

@@ -14,7 +14,7 @@ from ablatrix_models.recipe.data import DATASETS, Data
 from ablatrix_models.recipe.evaluate import Evaluate, protocol_problems
 from ablatrix_models.recipe.fields import Problem, RecipeError, build, tagged, value
 from ablatrix_models.recipe.mask import Mask
-from ablatrix_models.recipe.method import Method, MoCo, batch_problems
+from ablatrix_models.recipe.method import MASKED, Method, MoCo, batch_problems, encoder_problems, image_problems, one_view
 from ablatrix_models.recipe.mixing import Mixing
 from ablatrix_models.recipe.optimize import Compute, Optimizer, Schedule
 
@@ -51,8 +51,10 @@ class Recipe:
 
     def problems(self) -> Iterator[Problem]:
         """Rules across components."""
+        yield from encoder_problems(self.method, self.backbone, self.data.image_size)
         if self.schedule.epochs:
-            yield from batch_problems(self.method, self.schedule.batch_size)
+            yield from batch_problems(self.method, self.schedule.part_size)
+            yield from image_problems(self.method, self.augment, self.augment_b or self.augment, self.mixing.kind)
         if self.mixing.masks and self.mask.grid > self.data.image_size:
             yield Problem(
                 "mask.grid",
@@ -80,6 +82,10 @@ class Recipe:
         """What changes the result: without places, pace of checkpoints, and parts that this run never reaches."""
         kept = _plain(dataclasses.replace(self, evaluate=self.evaluate.reached()), identity_only=True)
         kept["result_version"] = RESULT_VERSION
+        if isinstance(self.method, MASKED):
+            kept["method"] = self.method.reached(kept["method"])
+        if one_view(self.method):
+            del kept["augment_b"]
         kept["mixing"] = {name: kept["mixing"][name] for name in ("kind", *self.mixing.read())}
         if not self.mixing.masks:
             del kept["mask"]

@@ -1,51 +1,15 @@
-"""SiameseIM's hyperparameters and its encoder's; the rows of its Table 3 are values of them. The modules are in `siamese_im`."""
+"""SiameseIM's hyperparameters; the rows of its Table 3 are values of them. The modules are in `siamese_im`."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from ablatrix_models.recipe.augment import Augment
+from ablatrix_models.recipe.backbone import width_problems
 from ablatrix_models.recipe.fields import Problem, value
-
-SINCOS_PARTS = 4  # sine and cosine of rows and of columns
-
-
-@dataclass(frozen=True)
-class ViT:
-    """A vision transformer (Dosovitskiy et al. 2021) without classifier; features are pooled patch tokens."""
-
-    name: Literal["vit"] = "vit"
-    patch: int = value(16, "pixels per side of a patch", low=1)
-    width: int = value(768, "of a token; ViT-B has 768", low=4)
-    depth: int = value(12, "transformer blocks", low=1)
-    heads: int = value(12, "of the attention; must divide the width", low=1)
-    pool: Literal["patches", "cls"] = value("patches", "features are the mean of the patch tokens, or the CLS token")
-    final_norm: bool = value(False, "layer norm after the blocks: MAE has one, SiameseIM none")
-    train_patch_embedding: bool = value(False, "released SiameseIM keeps it at its random initialisation, as MoCo v3 does")
-
-    @staticmethod
-    def tag() -> str:
-        """The `name` values that choose this class."""
-        return "vit"
-
-    def problems(self) -> Iterator[Problem]:
-        """Rules across fields."""
-        yield from width_problems("width", self.width, self.heads)
-
-
-@dataclass(frozen=True)
-class PatchMask:
-    """Which patches of view a are removed. Every image loses equally many, so that sequences have one length."""
-
-    kind: Literal["blockwise", "random"] = value("blockwise", "BEiT's rectangles, topped up to the exact count, or independent patches")
-    ratio: float = value(0.6, "share removed; of 196 patches 0.6 removes the released 118", low=0.0, high=1.0)
-    min_block: int = value(16, "smallest rectangle in patches, blockwise only", low=1)
-
-    def visible(self, patches: int) -> int:
-        """How many of `patches` stay, rounded down as in MAE."""
-        return int(patches * (1 - self.ratio))
+from ablatrix_models.recipe.patch_mask import PatchMask
 
 
 @dataclass(frozen=True)
@@ -82,6 +46,11 @@ class SiameseIM:
         return "siameseim"
 
     @property
+    def one_view(self) -> bool:
+        """Whether the target is view a itself, with its crop and colours, so that view b goes unused."""
+        return self.views == "same"
+
+    @property
     def negatives(self) -> float:
         """Lambda of the repulsion: 0 with the L2 loss."""
         if self.loss == "l2":
@@ -96,6 +65,13 @@ class SiameseIM:
         if self.scored is None:
             return self.target == "pixel" and self.views == "same"
         return self.scored == "removed"
+
+    def reached(self, plain: dict[str, Any]) -> dict[str, Any]:
+        """Of this section as plain values, what a run depends on, with what is left empty filled in."""
+        filled = {"negative_weight": self.negatives, "scored": "removed" if self.scores_removed_only else "all"}
+        kept = plain | filled | {"mask": {key: plain["mask"][key] for key in self.mask.read()}}
+        unread = ("momentum", "momentum_schedule") if self.target == "pixel" else ()
+        return {key: kept[key] for key in kept if key not in unread}
 
     def problems(self) -> Iterator[Problem]:
         """Rules across fields."""
@@ -116,38 +92,9 @@ class SiameseIM:
             yield Problem("negative_weight", f"is {self.negative_weight:g}, but the l2 loss has no negatives. Use loss: unigrad.")
 
 
-def width_problems(key: str, width: int, heads: int) -> Iterator[Problem]:
-    """Rules between a transformer's width, under `key`, its heads and its positions."""
-    if width % SINCOS_PARTS:
-        yield Problem(key, f"is {width}, but sine-cosine positions need a multiple of {SINCOS_PARTS}.")
-    if width % heads:
-        yield Problem("heads", f"is {heads}, which does not divide the {key} of {width}. Use a divisor.")
-
-
-def grid_problems(mask: PatchMask, backbone: object, image_size: int) -> Iterator[Problem]:
-    """Rules between a method that removes patches, its encoder and the images, with keys as seen from the recipe's root."""
-    if not isinstance(backbone, ViT):
-        yield Problem("backbone.name", "is no ViT, but removed patches are left out of the encoder. Use backbone: vit.")
-        return
-    if image_size % backbone.patch or image_size <= backbone.patch:
-        yield Problem("backbone.patch", f"is {backbone.patch}, but images of {image_size} pixels need a smaller patch that divides them.")
-        return
-    grid = image_size // backbone.patch
-    visible = mask.visible(grid**2)
-    if not 0 < visible < grid**2:
-        yield Problem("method.mask.ratio", f"is {mask.ratio:g}, so {visible} of {grid**2} patches stay. Some must stay, and some must go.")
-    if mask.kind == "blockwise" and mask.min_block > (grid - 1) ** 2:
-        yield Problem(
-            "method.mask.min_block",
-            f"is {mask.min_block}, but the largest block that fits {grid} x {grid} patches has {(grid - 1) ** 2}. Use fewer.",
-        )
-
-
-def view_problems(method: SiameseIM, a: Augment, b: Augment, mixing: str) -> Iterator[Problem]:
+def view_problems(method: SiameseIM, a: Augment, b: Augment) -> Iterator[Problem]:
     """Rules between the method and what the views go through, with keys as seen from the recipe's root."""
-    if mixing != "none":
-        yield Problem("mixing.kind", f"is {mixing}, but siameseim takes no mixtures. Use mixing: none.")
-    if method.views == "same":
+    if method.one_view:
         return
     for key, augment in (("augment", a), ("augment_b", b)):
         if augment.rotation_deg:

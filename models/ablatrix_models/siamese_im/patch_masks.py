@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ablatrix_models.blockwise import blockwise_cells
 from ablatrix_models.draws import Draws, draw_seed
-from ablatrix_models.recipe.siameseim import PatchMask
+from ablatrix_models.recipe.patch_mask import PatchMask
 
 
 class ShufflingDraws(Draws, Protocol):

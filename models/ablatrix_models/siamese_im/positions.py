@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ablatrix_models.siamese_im.views import RelativeGeometry
+from ablatrix_models.augment.geometry import RelativeGeometry
 
 PERIOD = 10_000.0
 LOG_SCALE = 10.0  # log ratios of box sizes are spread by this before they are encoded

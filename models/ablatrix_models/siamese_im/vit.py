@@ -8,7 +8,7 @@ import torch
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
-from ablatrix_models.recipe.siameseim import ViT
+from ablatrix_models.recipe.backbone import ViT
 from ablatrix_models.siamese_im.positions import fixed_embedding
 from ablatrix_models.siamese_im.token_norm import token_norm
 

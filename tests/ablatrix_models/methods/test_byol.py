@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from ablatrix_models.augment import TwoViews
 from ablatrix_models.losses import byol_regression
 from ablatrix_models.methods.byol import BYOL, byol_loss
 from ablatrix_models.recipe import method as config
@@ -54,7 +55,7 @@ def test_a_mixture_that_is_view_a_adds_its_direction_once_more() -> None:
     a, b = torch.randn(2, 6, 3, 16, 16, dtype=torch.float64)
     prediction, target = method._predict(a), method._target(b)
 
-    _, diagnostics = method.loss(a, b, [Mix(a, torch.ones(6), None, torch.arange(6))], torch.Generator())
+    _, diagnostics = method.loss(TwoViews(a, b, None), [Mix(a, torch.ones(6), None, torch.arange(6))], torch.Generator())
 
     torch.testing.assert_close(diagnostics["loss.mixture"], byol_regression(prediction, target).mean().detach())
 
@@ -95,7 +96,7 @@ def test_the_target_starts_as_a_copy_and_keeps_batch_norm_statistics_of_its_own(
     assert all(torch.equal(online[key], target[key]) for key in online)
     a, b = torch.randn(2, 6, 3, 16, 16)
 
-    method.loss(a, b, [Mix(a + b, torch.ones(6), None, torch.arange(6))], torch.Generator())
+    method.loss(TwoViews(a, b, None), [Mix(a + b, torch.ones(6), None, torch.arange(6))], torch.Generator())
     before = target["bn1.running_mean"].clone()
     method.after_step(0.0, 0, 1)
 

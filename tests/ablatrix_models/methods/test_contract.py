@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
+from ablatrix_models.augment import RelativeGeometry, TwoViews
+from ablatrix_models.augment.geometry import same_geometry
+from ablatrix_models.evaluate.features import CLSEncoder
 from ablatrix_models.methods import Method, build_method
 from ablatrix_models.recipe import Recipe
 
@@ -20,19 +23,34 @@ BATCH, SIZE, EPOCHS = 8, 16, 5
 class Framework:
     """One line of the suite: a recipe's method section, its embedding width, and what holds of it.
 
-    forwards: encoder passes (online, momentum) of a plain step, and of one with a mixture.
+    forwards: encoder passes (online, momentum) of a plain step, and of one with a mixture; of a plain one alone where mixtures are refused.
     permutable: no part depends on the order of the batch. target_side: the recipe's `mixing.target_side`.
     """
 
     method: dict[str, Any]
     dim: int
-    forwards: tuple[tuple[int, int], tuple[int, int]]
+    forwards: tuple[tuple[int, int], ...]
     permutable: bool = True
     target_side: bool = False
+    backbone: dict[str, Any] = field(default_factory=lambda: {"name": "resnet18", "width": 0.0625})
+    features: int = 32
+
+    @property
+    def mixes(self) -> bool:
+        """Whether it takes mixtures."""
+        return len(self.forwards) > 1
+
+    @property
+    def one_view(self) -> bool:
+        """Whether view b goes unused."""
+        return self.method["name"] == "mae" or self.method.get("views") == "same"
 
 
 MOCO = {"name": "moco", "queue": 32, "dim": 6, "momentum": 0.9, "bn_splits": 1}
 SMALL = {"hidden": 8, "dim": 6}
+VIT = {"name": "vit-tiny", "patch": 4, "width": 8, "depth": 1, "heads": 2}
+SIM = {"name": "siameseim", "dim": 16, "heads": 2, "projector_depth": 1, "decoder_depth": 1, "mask": {"min_block": 2}}
+PIXELS = {"target": "pixel", "loss": "l2"}
 FRAMEWORKS = {
     "moco": Framework(MOCO | {"symmetric": False, "head": "mlp"}, 6, ((1, 1), (2, 1))),
     "moco-symmetric": Framework(MOCO, 6, ((2, 2), (3, 2))),
@@ -42,10 +60,17 @@ FRAMEWORKS = {
     "byol-both-sides": Framework({"name": "byol"} | SMALL, 6, ((2, 2), (3, 3)), target_side=True),
     "simsiam": Framework({"name": "simsiam", "predictor_hidden": 4} | SMALL, 6, ((2, 0), (3, 0))),
     "simsiam-both-sides": Framework({"name": "simsiam", "predictor_hidden": 4} | SMALL, 6, ((2, 0), (3, 0)), target_side=True),
+    "siameseim": Framework(SIM, 16, ((1, 1),), permutable=False, backbone=VIT, features=8),
+    "siameseim-global": Framework(SIM | {"loss": "global", "target_norm": "moco-like"}, 16, ((1, 1),), False, backbone=VIT, features=8),
+    "siameseim-pixels": Framework(SIM | PIXELS | {"views": "same"}, 16, ((1, 0),), False, backbone=VIT, features=8),
+    "mae": Framework({"name": "mae", "dim": 16, "heads": 2, "depth": 1}, 8, ((1, 0),), False, backbone=VIT, features=8),
 }
 PERMUTABLE = {name: framework for name, framework in FRAMEWORKS.items() if framework.permutable}
+MIXING = {name: framework for name, framework in FRAMEWORKS.items() if framework.mixes}
+UNMIXED = {name: framework for name, framework in FRAMEWORKS.items() if not framework.mixes}
 every_framework = pytest.mark.parametrize("framework", FRAMEWORKS.values(), ids=FRAMEWORKS)
 every_permutable_framework = pytest.mark.parametrize("framework", PERMUTABLE.values(), ids=PERMUTABLE)
+every_mixing_framework = pytest.mark.parametrize("framework", MIXING.values(), ids=MIXING)
 
 
 @dataclass(frozen=True)
@@ -62,7 +87,8 @@ def build(framework: Framework, *, seed: int = 0, dtype: torch.dtype = torch.flo
     recipe = Recipe.read(
         {
             "method": framework.method,
-            "backbone": {"name": "resnet18", "width": 0.0625},
+            "backbone": framework.backbone,
+            "data": {"image_size": SIZE},
             "schedule": {"batch_size": BATCH},
             "mixing": {"target_side": framework.target_side},
         }
@@ -74,6 +100,20 @@ def build(framework: Framework, *, seed: int = 0, dtype: torch.dtype = torch.flo
 def views(*, seed: int = 1, dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor]:
     a, b = torch.randn(2, BATCH, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(seed), dtype=dtype)
     return a, b
+
+
+def pair(framework: Framework, a: Tensor, b: Tensor) -> TwoViews:
+    """The views as they are drawn for the framework: one for both, or two of which b shows a quarter of a, every second one mirrored."""
+    if framework.one_view:
+        return TwoViews(a, a, same_geometry(len(a)))
+    whole, half = torch.ones(len(a), dtype=torch.float64), torch.full((len(a),), 0.5, dtype=torch.float64)
+    mirrored = torch.arange(len(a)) % 2 == 0
+    return TwoViews(a, b, RelativeGeometry(half / 2, half / 2, half, half, mirrored, 0.75 * whole))
+
+
+def mixtures_of(framework: Framework, a: Tensor, *, seed: int = 2) -> tuple[Mix, ...]:
+    """One mixture, for frameworks that take any."""
+    return (mixture_of(a, seed=seed),) if framework.mixes else ()
 
 
 def mixture_of(a: Tensor, *, seed: int = 2) -> Mix:
@@ -92,14 +132,15 @@ def generator() -> torch.Generator:
 
 @torch.no_grad()
 def loss_of(method: Method, a: Tensor, b: Tensor, *mixtures: Mix) -> Tensor:
-    return copy.deepcopy(method).loss(a, b, mixtures, generator())[0]
+    return copy.deepcopy(method).loss(TwoViews(a, b, None), mixtures, generator())[0]
 
 
-def train(method: Method, optimizer: torch.optim.Optimizer, order: torch.Generator, steps: range) -> list[float]:
+def train(framework: Framework, method: Method, optimizer: torch.optim.Optimizer, order: torch.Generator, steps: range) -> list[float]:
     losses = []
     for step in steps:
         a, b = views(seed=10 + step, dtype=torch.float32)
-        loss, _ = method.loss(a, b, (mixture_of(a, seed=20 + step),), order)
+        method.before_step()
+        loss, _ = method.loss(pair(framework, a, b), mixtures_of(framework, a, seed=20 + step), order)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -122,7 +163,7 @@ def test_loss_is_a_finite_scalar_with_a_gradient_for_every_trainable_parameter(f
     method = build(framework)
     a, b = views()
 
-    loss, diagnostics = method.loss(a, b, (mixture_of(a),), generator())
+    loss, diagnostics = method.loss(pair(framework, a, b), mixtures_of(framework, a), generator())
     loss.backward()
 
     assert loss.shape == ()
@@ -146,7 +187,7 @@ def test_the_parameter_groups_hold_every_trainable_parameter_once(framework: Fra
 def test_training_is_a_function_of_the_seed(framework: Framework) -> None:
     first, second, other = (build(framework, seed=seed, dtype=torch.float32) for seed in (0, 0, 1))
 
-    losses = [train(method, sgd(method), generator(), range(2)) for method in (first, second, other)]
+    losses = [train(framework, method, sgd(method), generator(), range(2)) for method in (first, second, other)]
 
     assert losses[0] == losses[1] != losses[2]
     assert_same_state(first, second)
@@ -156,22 +197,22 @@ def test_training_is_a_function_of_the_seed(framework: Framework) -> None:
 def test_a_method_restored_from_its_state_goes_on_bit_identically(framework: Framework) -> None:
     method, order = build(framework, dtype=torch.float32), generator()
     optimizer = sgd(method)
-    train(method, optimizer, order, range(1))
+    train(framework, method, optimizer, order, range(1))
     state = copy.deepcopy((method.state_dict(), optimizer.state_dict(), order.get_state()))
-    expected = train(method, optimizer, order, range(1, 3))
+    expected = train(framework, method, optimizer, order, range(1, 3))
 
     restored, restored_order = build(framework, seed=9, dtype=torch.float32), torch.Generator()
     restored.load_state_dict(state[0])
     restored_optimizer = sgd(restored)
     restored_optimizer.load_state_dict(state[1])
     restored_order.set_state(state[2])
-    losses = train(restored, restored_optimizer, restored_order, range(1, 3))
+    losses = train(framework, restored, restored_optimizer, restored_order, range(1, 3))
 
     assert losses == expected
     assert_same_state(restored, method)
 
 
-@every_framework
+@every_mixing_framework
 def test_the_loss_is_the_clean_loss_plus_the_mixtures(framework: Framework) -> None:
     method = build(framework)
     a, b = views()
@@ -180,14 +221,14 @@ def test_the_loss_is_the_clean_loss_plus_the_mixtures(framework: Framework) -> N
 
     extra = [loss_of(method, a, b, mixture) - plain for mixture in (one, two)]
     both = loss_of(method, a, b, one, two)
-    _, diagnostics = copy.deepcopy(method).loss(a, b, (one,), generator())
+    _, diagnostics = copy.deepcopy(method).loss(TwoViews(a, b, None), (one,), generator())
 
     torch.testing.assert_close(both, plain + extra[0] + extra[1])
     torch.testing.assert_close(diagnostics["loss.clean"], plain.detach())
     torch.testing.assert_close(diagnostics["loss.mixture"], extra[0].detach())
 
 
-@every_framework
+@every_mixing_framework
 def test_a_mixture_without_weight_leaves_the_clean_loss(framework: Framework) -> None:
     method = build(framework)
     a, b = views()
@@ -198,7 +239,7 @@ def test_a_mixture_without_weight_leaves_the_clean_loss(framework: Framework) ->
     assert torch.equal(loss, loss_of(method, a, b))
 
 
-@every_framework
+@every_mixing_framework
 def test_each_row_counts_with_its_own_weight(framework: Framework) -> None:
     method = build(framework)
     a, b = views()
@@ -215,7 +256,7 @@ def test_each_row_counts_with_its_own_weight(framework: Framework) -> None:
     assert not torch.isclose(one, third)
 
 
-@every_framework
+@every_mixing_framework
 def test_switching_off_the_second_term_equals_giving_it_no_weight(framework: Framework) -> None:
     method = build(framework)
     a, b = views()
@@ -255,8 +296,10 @@ def test_the_order_of_the_batch_does_not_matter(framework: Framework) -> None:
     torch.testing.assert_close(loss, loss_of(method, a, b, mixture))
 
 
-@every_framework
-@pytest.mark.parametrize("mixtures", [0, 1])
+@pytest.mark.parametrize(
+    ("framework", "mixtures"),
+    [pytest.param(f, n, id=f"{name}-{n}") for name, f in FRAMEWORKS.items() for n in range(len(f.forwards))],
+)
 def test_nothing_is_encoded_more_often_than_needed(framework: Framework, mixtures: int) -> None:
     method = build(framework)
     a, b = views()
@@ -266,9 +309,10 @@ def test_nothing_is_encoded_more_often_than_needed(framework: Framework, mixture
         return lambda *_: counts.__setitem__(name, counts[name] + 1)
 
     momentum = getattr(method, "key_encoder", None) or getattr(method, "target_encoder", None) or nn.Identity()
-    method.encoder.register_forward_hook(count("online"))
-    momentum.register_forward_hook(count("momentum"))
-    method.loss(a, b, (mixture_of(a),) * mixtures, generator())
+    for encoder, name in ((method.encoder, "online"), (momentum, "momentum")):
+        # A ViT is asked for its tokens; its last module runs once in each pass.
+        getattr(encoder, "blocks", encoder).register_forward_hook(count(name))
+    method.loss(pair(framework, a, b), (mixture_of(a),) * mixtures, generator())
 
     assert (counts["online"], counts["momentum"]) == framework.forwards[mixtures]
 
@@ -276,14 +320,14 @@ def test_nothing_is_encoded_more_often_than_needed(framework: Framework, mixture
 @every_framework
 def test_features_and_projections_have_their_shapes_and_leave_no_trace(framework: Framework) -> None:
     method = build(framework)
-    method.loss(*views(), (), generator())
+    method.loss(pair(framework, *views()), (), generator())
     before = copy.deepcopy(method).eval()
     method.eval()
 
     with torch.no_grad():
         features, projection = method.features(views()[0][:3]), method.project(views()[0][:3])
 
-    assert features.shape == (3, 32)
+    assert features.shape == (3, framework.features)
     assert projection.shape == (3, framework.dim)
     assert_same_state(method, before)
 
@@ -292,12 +336,33 @@ def test_features_and_projections_have_their_shapes_and_leave_no_trace(framework
 def test_under_bf16_autocast_loss_and_state_stay_in_32_bits(framework: Framework) -> None:
     method = build(framework, dtype=torch.float32)
     a, b = views(dtype=torch.float32)
-    full = loss_of(method, a, b, mixture_of(a))
+    both, mixtures = pair(framework, a, b), mixtures_of(framework, a)
+    full = copy.deepcopy(method).loss(both, mixtures, generator())[0].detach()
 
     with torch.autocast("cpu", torch.bfloat16):
-        loss, _ = method.loss(a, b, (mixture_of(a),), generator())
+        loss, _ = method.loss(both, mixtures, generator())
     loss.backward()
 
     assert loss.dtype == torch.float32
     assert loss.item() == pytest.approx(full.item(), abs=0.3)
-    assert {value.dtype for value in method.state_dict().values()} <= {torch.float32, torch.int64}
+    dtypes = {value.dtype for key, value in method.state_dict().items() if key != "_extra_state"}  # which holds the progress
+    assert dtypes <= {torch.float32, torch.int64}
+
+
+@every_framework
+def test_the_cls_token_is_to_be_had_where_there_is_one(framework: Framework) -> None:
+    method = build(framework).eval()
+    images = views()[0][:3]
+
+    assert hasattr(method, "cls_features") == (framework.backbone is VIT)
+    if isinstance(method, CLSEncoder):
+        assert method.cls_features(images).shape == (3, framework.features)
+        assert not torch.allclose(method.cls_features(images), method.features(images))
+
+
+@pytest.mark.parametrize("framework", UNMIXED.values(), ids=UNMIXED)
+def test_mixtures_are_refused_by_frameworks_that_know_none(framework: Framework) -> None:
+    a, b = views()
+
+    with pytest.raises(ValueError, match=r"takes no mixtures, but got 1\. Use mixing: none"):
+        build(framework).loss(pair(framework, a, b), (mixture_of(a),), generator())

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ablatrix_models.augment import TwoViews
 from ablatrix_models.methods.moco import MoCo
 from ablatrix_models.recipe import method as config
 from ablatrix_models.recipe.backbone import ResNet
@@ -97,7 +98,8 @@ def test_a_step_equals_algorithm_1_in_loss_gradient_and_queue(symmetric: bool, s
     expected, keys = literal_step(reference, a, b, mixed, share, torch.Generator().manual_seed(1))
     expected.backward()
 
-    loss, _ = method.loss(a, b, (reversed_mixture(mixed, share),), torch.Generator().manual_seed(1))
+    method.before_step()
+    loss, _ = method.loss(TwoViews(a, b, None), (reversed_mixture(mixed, share),), torch.Generator().manual_seed(1))
     loss.backward()
 
     torch.testing.assert_close(loss, expected, rtol=1e-7, atol=1e-9)
@@ -117,7 +119,7 @@ def test_loss_gradient_and_queue_are_those_of_the_released_mixmask(case: str) ->
     q.requires_grad_()
     mixed.requires_grad_()
 
-    loss, diagnostics = method.loss(q, k, (reversed_mixture(mixed, share),), torch.Generator())
+    loss, diagnostics = method.loss(TwoViews(q, k, None), (reversed_mixture(mixed, share),), torch.Generator())
     loss.backward()
 
     assert loss.item() == pytest.approx(golden["total"], rel=1e-6)
@@ -136,7 +138,8 @@ def test_the_key_encoder_moves_before_it_encodes_as_in_the_released_code() -> No
     method.encoder.load_state_dict({"weight": golden["linear_weight_q"], "bias": golden["linear_bias"]})
     method.key_encoder.load_state_dict({"weight": golden["linear_weight_k_before"], "bias": golden["linear_bias"]})
 
-    loss, _ = method.loss(golden["im_q"], golden["im_k"], (), torch.Generator())
+    method.before_step()
+    loss, _ = method.loss(TwoViews(golden["im_q"], golden["im_k"], None), (), torch.Generator())
 
     torch.testing.assert_close(method.key_encoder.weight, golden["linear_weight_k_after"], rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(method.queue.T, golden["queue_after"], rtol=1e-5, atol=1e-6)
@@ -159,7 +162,7 @@ def test_keys_come_from_plain_views_in_the_order_of_the_released_code() -> None:
     method = without_encoder(config.MoCo(dim=4, queue=16, symmetric=True, bn_splits=1), queue)
     a, b, mixed = torch.randn(3, 3, 4, dtype=torch.float64)
 
-    method.loss(a, b, (reversed_mixture(mixed, 0.5),), torch.Generator())
+    method.loss(TwoViews(a, b, None), (reversed_mixture(mixed, 0.5),), torch.Generator())
 
     torch.testing.assert_close(method.queue[:6], functional.normalize(torch.cat([a, b]), dim=1))
     torch.testing.assert_close(method.queue[6:], queue.T[6:])
@@ -170,7 +173,7 @@ def test_the_queue_forgets_its_oldest_keys_first() -> None:
     batches = torch.randn(3, 4, 4, dtype=torch.float64)
 
     for batch in batches:
-        method.loss(batch, batch, (), torch.Generator())
+        method.loss(TwoViews(batch, batch, None), (), torch.Generator())
 
     torch.testing.assert_close(method.queue, functional.normalize(torch.cat([batches[2], batches[1]]), dim=1))
 
@@ -180,7 +183,7 @@ def test_more_keys_than_the_queue_holds_are_refused_with_the_way_out() -> None:
     images = torch.randn(6, 4)
 
     with pytest.raises(ValueError, match=r"queue of 4 keys cannot take the 6 keys .* Raise method.queue"):
-        method.loss(images, images, (), torch.Generator())
+        method.loss(TwoViews(images, images, None), (), torch.Generator())
 
 
 def test_shuffling_gives_keys_other_batch_norm_groups_but_not_another_order() -> None:
@@ -190,12 +193,12 @@ def test_shuffling_gives_keys_other_batch_norm_groups_but_not_another_order() ->
     plain.load_state_dict(shuffled.state_dict())
     images = torch.randn(BATCH, 3, SIZE, SIZE, dtype=torch.float64)
     for method in (shuffled, plain):
-        method.loss(images, images, (), torch.Generator().manual_seed(0))
+        method.loss(TwoViews(images, images, None), (), torch.Generator().manual_seed(0))
     trained = (shuffled.queue[:BATCH] - plain.queue[:BATCH]).norm(dim=1)
 
     for method in (shuffled, plain):
         method.key_encoder.load_state_dict(shuffled.encoder.state_dict())
-        method.eval().loss(images, images, (), torch.Generator().manual_seed(0))
+        method.eval().loss(TwoViews(images, images, None), (), torch.Generator().manual_seed(0))
     evaluated = (shuffled.queue[BATCH : 2 * BATCH], plain.queue[BATCH : 2 * BATCH])
 
     assert trained.min() > 1e-6

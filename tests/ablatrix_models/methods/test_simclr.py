@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from ablatrix_models.augment import TwoViews
 from ablatrix_models.methods.simclr import SimCLR, simclr_loss
 from ablatrix_models.recipe import method as config
 from ablatrix_models.recipe.backbone import ResNet
@@ -48,7 +49,7 @@ def test_a_mixture_that_is_view_a_repeats_the_clean_loss() -> None:
     method = SimCLR(config.SimCLR(hidden=8, dim=6), ResNet(width=0.0625)).double()
     a, b = torch.randn(2, 6, 3, 16, 16, dtype=torch.float64)
 
-    loss, diagnostics = method.loss(a, b, [Mix(a, torch.ones(6), None, torch.arange(6))], torch.Generator())
+    loss, diagnostics = method.loss(TwoViews(a, b, None), [Mix(a, torch.ones(6), None, torch.arange(6))], torch.Generator())
 
     torch.testing.assert_close(loss.detach(), 2 * diagnostics["loss.clean"])
 
@@ -60,7 +61,7 @@ def test_the_head_normalises_both_views_together_and_the_encoder_each_alone() ->
     method.head.register_forward_hook(lambda module, inputs, output: batches["head"].append(len(inputs[0])))
     a, b = torch.randn(2, 6, 3, 16, 16)
 
-    method.loss(a, b, [Mix(a, torch.ones(6), None, torch.arange(6))], torch.Generator())
+    method.loss(TwoViews(a, b, None), [Mix(a, torch.ones(6), None, torch.arange(6))], torch.Generator())
 
     assert batches == {"encoder": [6, 6, 6], "head": [12, 12]}
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from ablatrix_models.augment import TwoViews
 from ablatrix_models.losses import negative_cosine
 from ablatrix_models.methods.simsiam import SimSiam, simsiam_loss
 from ablatrix_models.recipe import method as config
@@ -52,7 +53,7 @@ def test_a_mixture_that_is_view_a_adds_its_whole_direction() -> None:
     a, b = torch.randn(2, 6, 3, 16, 16, dtype=torch.float64)
     expected = negative_cosine(method.predictor(method.project(a)), method.project(b)).mean()
 
-    _, diagnostics = method.loss(a, b, [Mix(a, torch.ones(6), None, torch.arange(6))], torch.Generator())
+    _, diagnostics = method.loss(TwoViews(a, b, None), [Mix(a, torch.ones(6), None, torch.arange(6))], torch.Generator())
 
     torch.testing.assert_close(diagnostics["loss.mixture"], expected.detach())
 

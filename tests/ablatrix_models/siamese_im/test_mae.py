@@ -9,10 +9,12 @@ import pytest
 import torch
 from torch import Tensor
 
+from ablatrix_models.augment import TwoViews
 from ablatrix_models.methods.mae import MAE
 from ablatrix_models.recipe import mae as config
+from ablatrix_models.recipe.backbone import ViT
 from ablatrix_models.recipe.fields import build
-from ablatrix_models.recipe.siameseim import PatchMask, ViT
+from ablatrix_models.recipe.patch_mask import PatchMask
 from ablatrix_models.siamese_im.patch_masks import sample_removed
 from ablatrix_models.siamese_im.pixel_targets import norm_patches, patchify
 
@@ -27,6 +29,10 @@ def tiny() -> MAE:
 
 def images() -> Tensor:
     return torch.randn(4, 3, 16, 16, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+
+
+def views() -> TwoViews:
+    return TwoViews(images(), images(), None)
 
 
 def stream() -> torch.Generator:
@@ -47,7 +53,7 @@ def test_only_removed_patches_are_scored_against_their_normed_pixels() -> None:
     a = images()
     removed = masks(method)
 
-    loss, _ = method.loss(a, torch.full_like(a, torch.nan), (), stream())
+    loss, _ = method.loss(TwoViews(a, torch.full_like(a, torch.nan), None), (), stream())
 
     errors = (method.predict(a, removed) - norm_patches(patchify(a, 4))) ** 2
     torch.testing.assert_close(loss, errors[removed].mean())
@@ -87,7 +93,7 @@ def test_steps_on_one_batch_lower_the_loss_and_train_everything() -> None:
 
     losses = []
     for _ in range(25):
-        loss, _ = method.loss(images(), images(), (), stream())
+        loss, _ = method.loss(views(), (), stream())
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -125,4 +131,4 @@ def test_a_width_that_the_heads_do_not_divide_is_refused() -> None:
 
 def test_mixtures_are_refused() -> None:
     with pytest.raises(ValueError, match=r"MAE takes no mixtures, but got 1\. Use mixing: none"):
-        tiny().loss(images(), images(), (object(),), stream())  # type: ignore[arg-type]
+        tiny().loss(views(), (object(),), stream())  # type: ignore[arg-type]

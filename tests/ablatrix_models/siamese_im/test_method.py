@@ -9,17 +9,19 @@ import pytest
 import torch
 from torch import Tensor
 
+from ablatrix_models.augment import RelativeGeometry, TwoViews
+from ablatrix_models.augment.geometry import same_geometry
 from ablatrix_models.methods.siameseim import SiameseIM
 from ablatrix_models.recipe import siameseim as config
+from ablatrix_models.recipe.backbone import ViT
 from ablatrix_models.recipe.fields import build
 from ablatrix_models.siamese_im.patch_masks import sample_removed
 from ablatrix_models.siamese_im.pixel_targets import norm_patches, patchify
-from ablatrix_models.siamese_im.views import RelativeGeometry, same_geometry
 
 Rows = dict[str, dict[str, Any]]
 BATCH, SIZE, PATCH, GRID = 4, 16, 4, 4
 TINY: dict[str, Any] = {"dim": 16, "heads": 2, "projector_depth": 1, "decoder_depth": 1}
-BACKBONE = config.ViT(patch=PATCH, width=8, depth=1, heads=2)
+BACKBONE = ViT(patch=PATCH, width=8, depth=1, heads=2)
 
 
 def tiny(row: dict[str, Any] | None = None, *, seed: int = 0) -> SiameseIM:
@@ -30,9 +32,15 @@ def tiny(row: dict[str, Any] | None = None, *, seed: int = 0) -> SiameseIM:
     return SiameseIM(settings, BACKBONE, SIZE).double()
 
 
-def views(seed: int = 1) -> tuple[Tensor, Tensor]:
+def images(seed: int = 1) -> tuple[Tensor, Tensor]:
     a, b = torch.randn(2, BATCH, 3, SIZE, SIZE, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
     return a, b
+
+
+def views(method: SiameseIM, seed: int = 1, dtype: torch.dtype = torch.float64) -> TwoViews:
+    """Two views, or one for both where the method wants that."""
+    a, b = (view.to(dtype) for view in images(seed))
+    return TwoViews(a, a, same_geometry(BATCH)) if method.settings.one_view else TwoViews(a, b, geometry())
 
 
 def geometry() -> RelativeGeometry:
@@ -56,9 +64,8 @@ def pixels_of(removed: Tensor) -> Tensor:
 
 def test_every_row_of_table_3_trains_each_of_its_parameters(row: dict[str, Any]) -> None:
     method = tiny(row).train()
-    a, b = views()
 
-    loss, diagnostics = method.loss(a, b, (), stream(), geometry())
+    loss, diagnostics = method.loss(views(method), (), stream())
     loss.backward()
 
     assert torch.isfinite(loss)
@@ -78,11 +85,11 @@ def test_every_row_of_table_3_trains_each_of_its_parameters(row: dict[str, Any])
 def test_steps_on_one_batch_lower_the_loss(letter: str, table3: Rows) -> None:
     method = tiny(table3[letter]).train()
     optimizer = torch.optim.AdamW(method.parameter_groups(), lr=3e-3)
-    a, b = views()
 
     losses = []
     for _ in range(25):
-        loss, _ = method.loss(a, b, (), stream(), geometry())
+        method.before_step()
+        loss, _ = method.loss(views(method), (), stream())
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -93,7 +100,7 @@ def test_steps_on_one_batch_lower_the_loss(letter: str, table3: Rows) -> None:
 
 def test_removed_patches_of_view_a_reach_the_prediction_in_no_way() -> None:
     method = tiny().train()
-    a, _ = views()
+    a, _ = images()
     removed = masks(method)
     hidden = torch.where(pixels_of(removed), torch.randn_like(a), a)
 
@@ -105,7 +112,7 @@ def test_removed_patches_of_view_a_reach_the_prediction_in_no_way() -> None:
 
 def test_predictions_depend_on_where_view_b_lies() -> None:
     method = tiny().eval()
-    a, _ = views()
+    a, _ = images()
     removed = masks(method)
 
     prediction = method.predict(a, geometry(), removed)
@@ -115,64 +122,60 @@ def test_predictions_depend_on_where_view_b_lies() -> None:
 
 
 @pytest.mark.parametrize("letter", ["a", "b-c"])
-def test_same_views_leave_view_b_and_its_geometry_unused(letter: str, table3: Rows) -> None:
+def test_same_views_refuse_a_second_view(letter: str, table3: Rows) -> None:
     method = tiny(table3[letter]).train()
-    a, b = views()
+    a, b = images()
 
-    loss, _ = copy.deepcopy(method).loss(a, torch.full_like(b, torch.nan), (), stream())
-
-    assert loss == method.loss(a, b, (), stream(), geometry())[0]
+    with pytest.raises(ValueError, match="predicts view a itself, but got two views"):
+        method.loss(TwoViews(a, b, geometry()), (), stream())
 
 
 @pytest.mark.parametrize("letter", ["a", "d"])
 def test_pixel_rows_score_the_patches_that_they_should(letter: str, table3: Rows) -> None:
     method = tiny(table3[letter]).train()
-    a, b = views()
+    seen = views(method)
+    assert seen.geometry is not None
     removed = masks(method)
-    place = same_geometry(BATCH) if letter == "a" else geometry()
 
-    loss, _ = copy.deepcopy(method).masked_loss(a, b, place, removed, 0.9)
+    loss, _ = copy.deepcopy(method).masked_loss(seen, removed)
 
-    errors = (method.predict(a, place, removed) - norm_patches(patchify(a if letter == "a" else b, PATCH))) ** 2
+    errors = (method.predict(seen.a, seen.geometry, removed) - norm_patches(patchify(seen.b, PATCH))) ** 2
     expected = errors[removed].mean() if letter == "a" else errors.mean()
     torch.testing.assert_close(loss, expected)
 
 
 def test_raw_pixels_are_the_target_without_a_norm(table3: Rows) -> None:
     method = tiny(table3["d"] | {"target_norm": "none"}).train()
-    a, b = views()
+    a, b = images()
     removed = masks(method)
 
-    loss, _ = copy.deepcopy(method).masked_loss(a, b, geometry(), removed, 0.9)
+    loss, _ = copy.deepcopy(method).masked_loss(TwoViews(a, b, geometry()), removed)
 
     torch.testing.assert_close(loss, ((method.predict(a, geometry(), removed) - patchify(b, PATCH)) ** 2).mean())
 
 
-def test_the_target_moves_before_it_is_asked_with_the_weights_before_the_step() -> None:
-    method = tiny().train()
-    a, b = views()
+def test_the_target_moves_once_before_a_step_with_the_weights_before_it() -> None:
+    method = tiny({"momentum": 0.9}).train()
     for follower in (method.target_encoder, method.target_head):
         for parameter in follower.parameters():
             parameter.data.fill_(1.0)
     expected = {
         name: 0.9 + 0.1 * parameter.detach() for name, parameter in method.named_parameters() if name.startswith(("encoder.", "head."))
     }
-    asked: list[Tensor] = []
-    method.target_head.register_forward_pre_hook(lambda module, _: asked.append(module.embed.weight.clone()))  # type: ignore[attr-defined]
 
-    method.masked_loss(a, b, geometry(), masks(method), 0.9)
+    method.before_step()
+    for _ in range(2):  # the parts of an accumulated step
+        method.loss(views(method), (), stream())
 
     targets = dict(method.named_parameters())
     for name, value in expected.items():
         torch.testing.assert_close(targets[f"target_{name}"].data, value)
-    torch.testing.assert_close(asked[0], expected["head.embed.weight"])
 
 
 def test_batch_norm_statistics_of_the_target_are_its_own() -> None:
     method = tiny().train()
-    a, b = views()
 
-    method.masked_loss(a, b, geometry(), masks(method), 0.0)
+    method.loss(views(method), (), stream())
 
     online, target = (head.blocks[0].norm1.bn.running_mean for head in (method.head, method.target_head))  # type: ignore[union-attr]
     assert not torch.allclose(online, target)  # type: ignore[arg-type]
@@ -180,11 +183,11 @@ def test_batch_norm_statistics_of_the_target_are_its_own() -> None:
 
 def test_half_precision_gives_the_loss_of_full_precision_to_within_its_rounding() -> None:
     method = tiny().float().train()
-    a, b = (view.float() for view in views())
-    expected, _ = copy.deepcopy(method).loss(a, b, (), stream(), geometry())
+    seen = views(method, dtype=torch.float32)
+    expected, _ = copy.deepcopy(method).loss(seen, (), stream())
 
     with torch.autocast("cpu", torch.bfloat16):
-        loss, _ = method.loss(a, b, (), stream(), geometry())
+        loss, _ = method.loss(seen, (), stream())
     loss.backward()
 
     assert loss.dtype == torch.float32
@@ -207,12 +210,12 @@ def test_momentum_rises_to_one_with_progress() -> None:
 
 def test_a_restored_method_goes_on_bit_for_bit() -> None:
     method, restored = tiny().train(), tiny(seed=9).train()
-    method.loss(*views(), (), stream(), geometry())
+    method.loss(views(method), (), stream())
     method.after_step(0.7, 0, 1)
 
     restored.load_state_dict(copy.deepcopy(method.state_dict()))
 
-    losses = [m.loss(*views(5), (), stream(6), geometry())[0] for m in (method, restored)]
+    losses = [m.loss(views(m, 5), (), stream(6))[0] for m in (method, restored)]
     assert losses[0] == losses[1]
     for (key, ours), theirs in zip(method.state_dict().items(), restored.state_dict().values(), strict=True):
         assert torch.equal(ours, theirs), key
@@ -220,7 +223,7 @@ def test_a_restored_method_goes_on_bit_for_bit() -> None:
 
 def test_an_encoder_that_leaves_nothing_out_sees_the_whole_image() -> None:
     encoder = tiny().encoder
-    a, _ = views()
+    a, _ = images()
 
     kept = encoder.tokens(a, torch.arange(GRID**2).expand(BATCH, -1))
 
@@ -230,15 +233,15 @@ def test_an_encoder_that_leaves_nothing_out_sees_the_whole_image() -> None:
 
 def test_features_can_be_the_cls_token() -> None:
     torch.manual_seed(0)
-    method = SiameseIM(config.SiameseIM(**TINY), config.ViT(patch=4, width=8, depth=1, heads=2, pool="cls"), SIZE).eval()
-    a = views()[0].float()
+    method = SiameseIM(config.SiameseIM(**TINY), ViT(patch=4, width=8, depth=1, heads=2, pool="cls"), SIZE).eval()
+    a = images()[0].float()
 
     torch.testing.assert_close(method.features(a), method.encoder.tokens(a)[:, 0])
     assert method.project(a).shape == (BATCH, 16)
 
 
 def test_the_patch_embedding_is_frozen_unless_asked_for() -> None:
-    trained = SiameseIM(config.SiameseIM(**TINY), config.ViT(patch=4, width=8, depth=1, heads=2, train_patch_embedding=True), SIZE)
+    trained = SiameseIM(config.SiameseIM(**TINY), ViT(patch=4, width=8, depth=1, heads=2, train_patch_embedding=True), SIZE)
 
     assert not tiny().encoder.patch_embedding.weight.requires_grad
     assert trained.encoder.patch_embedding.weight.requires_grad
@@ -246,7 +249,7 @@ def test_the_patch_embedding_is_frozen_unless_asked_for() -> None:
 
 def test_the_released_setting_has_the_released_number_of_trained_parameters() -> None:
     with torch.device("meta"):
-        method = SiameseIM(config.SiameseIM(), config.ViT(), 224)
+        method = SiameseIM(config.SiameseIM(), ViT(), 224)
 
     def millions(*modules: torch.nn.Module) -> float:
         return round(sum(p.numel() for module in modules for p in module.parameters() if p.requires_grad) / 1e6, 1)
@@ -256,7 +259,7 @@ def test_the_released_setting_has_the_released_number_of_trained_parameters() ->
 
 
 def test_linear_layers_start_xavier_uniform_with_bias_0() -> None:
-    method = SiameseIM(config.SiameseIM(dim=64, heads=4), config.ViT(patch=4, width=64, depth=1, heads=4), SIZE)
+    method = SiameseIM(config.SiameseIM(dim=64, heads=4), ViT(patch=4, width=64, depth=1, heads=4), SIZE)
 
     for layer in (method.head.embed, method.decoder.head, method.encoder.blocks[0].mlp.fc1):  # type: ignore[union-attr]
         bound = (6 / (layer.in_features + layer.out_features)) ** 0.5  # type: ignore[union-attr, operator]
@@ -268,13 +271,13 @@ def test_linear_layers_start_xavier_uniform_with_bias_0() -> None:
 
 
 def test_two_views_without_their_geometry_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"Pass relative_geometry\(\.\.\.\) as geometry"):
-        tiny().loss(*views(), (), stream())
+    with pytest.raises(ValueError, match=r"the geometry is unknown\. Use views without rotation"):
+        tiny().loss(TwoViews(*images(), None), (), stream())
 
 
 def test_mixtures_are_refused() -> None:
     with pytest.raises(ValueError, match=r"takes no mixtures, but got 1\. Use mixing: none"):
-        tiny().loss(*views(), (object(),), stream(), geometry())  # type: ignore[arg-type]
+        tiny().loss(views(tiny()), (object(),), stream())  # type: ignore[arg-type]
 
 
 def test_a_progress_in_epochs_is_refused() -> None:
@@ -284,4 +287,4 @@ def test_a_progress_in_epochs_is_refused() -> None:
 
 def test_a_patch_that_does_not_divide_the_image_is_refused() -> None:
     with pytest.raises(ValueError, match="patches of 5 pixels do not divide images of 16"):
-        SiameseIM(config.SiameseIM(**TINY), config.ViT(patch=5, width=8, depth=1, heads=2), SIZE)
+        SiameseIM(config.SiameseIM(**TINY), ViT(patch=5, width=8, depth=1, heads=2), SIZE)

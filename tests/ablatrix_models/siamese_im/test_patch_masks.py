@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ablatrix_models.recipe.siameseim import PatchMask
+from ablatrix_models.recipe.patch_mask import PatchMask
 from ablatrix_models.siamese_im.patch_masks import blockwise_removed, removed_by_noise, sample_removed, visible_indices
 from golden import load_golden
 

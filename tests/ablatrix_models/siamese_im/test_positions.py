@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
+from ablatrix_models.augment.geometry import RelativeGeometry, same_geometry
 from ablatrix_models.siamese_im.positions import fixed_embedding, relative_embedding
-from ablatrix_models.siamese_im.views import RelativeGeometry, same_geometry
 from golden import load_golden
 
 

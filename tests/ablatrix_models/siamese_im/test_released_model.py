@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -9,15 +10,20 @@ import pytest
 import torch
 from torch import Tensor
 
+from ablatrix_models.augment import RelativeGeometry, TwoViews
+from ablatrix_models.descent import Descent
 from ablatrix_models.methods.siameseim import SiameseIM
 from ablatrix_models.recipe import siameseim as config
+from ablatrix_models.recipe.backbone import ViT
+from ablatrix_models.recipe.optimize import Optimizer
+from ablatrix_models.recipe.patch_mask import PatchMask
 from ablatrix_models.siamese_im.positions import relative_embedding
-from ablatrix_models.siamese_im.views import RelativeGeometry
 from golden import load_golden
 
 GOLDEN = "sim_tiny_model_three_steps_BN_proj_and_decoder"
-SETTINGS = config.SiameseIM(dim=24, heads=4, mask=config.PatchMask(ratio=0.5625, min_block=1))
-BACKBONE = config.ViT(patch=4, width=16, depth=2, heads=4)
+SETTINGS = config.SiameseIM(dim=24, heads=4, mask=PatchMask(ratio=0.5625, min_block=1))
+OPTIMIZER = Optimizer(name="adamw", lr=0.01, betas=(0.9, 0.95), weight_decay=0.05, clip_norm=1.0)
+BACKBONE = ViT(patch=4, width=16, depth=2, heads=4)
 STEPS = 3
 
 # The start of a released parameter's name -> ours. The longest that fits is taken.
@@ -50,7 +56,7 @@ def released_model(golden: dict[str, np.ndarray]) -> SiameseIM:
     return method.train()
 
 
-def step_inputs(golden: dict[str, np.ndarray], step: int) -> tuple[Tensor, Tensor, RelativeGeometry, Tensor]:
+def step_inputs(golden: dict[str, np.ndarray], step: int) -> tuple[TwoViews, Tensor]:
     arrays = {
         key.removeprefix(f"step{step}__"): torch.from_numpy(np.asarray(golden[key])) for key in golden if key.startswith(f"step{step}__")
     }
@@ -62,22 +68,21 @@ def step_inputs(golden: dict[str, np.ndarray], step: int) -> tuple[Tensor, Tenso
         flipped=arrays["relative_flip"].bool(),
         mirrored_offset=arrays["flip_delta_j"],
     )
-    return arrays["view_a_images_B3HW"], arrays["view_b_images_B3HW"], geometry, arrays["mask_1_is_removed_B44"].flatten(1).bool()
+    return TwoViews(arrays["view_a_images_B3HW"], arrays["view_b_images_B3HW"], geometry), arrays["mask_1_is_removed_B44"].flatten(1).bool()
 
 
-def optimizer_of(method: SiameseIM) -> torch.optim.AdamW:
-    return torch.optim.AdamW(method.parameter_groups(), lr=0.01, betas=(0.9, 0.95), weight_decay=0.05)
+def descent_of(method: SiameseIM) -> Descent:
+    return Descent(OPTIMIZER, method.parameter_groups(), torch.device("cpu"))
 
 
-def train_step(method: SiameseIM, optimizer: torch.optim.Optimizer, golden: dict[str, np.ndarray], step: int) -> tuple[float, float]:
-    """One step of the release's loop; the loss and the gradient norm before clipping."""
-    for group in optimizer.param_groups:
-        group["lr"] = float(golden[f"step{step}__lr"])
-    loss, _ = method.masked_loss(*step_inputs(golden, step), momentum=float(golden[f"step{step}__ema_momentum"]))
-    optimizer.zero_grad()
-    loss.backward()
-    norm = torch.nn.utils.clip_grad_norm_([p for p in method.parameters() if p.requires_grad], 1.0)
-    optimizer.step()
+def train_step(method: SiameseIM, descent: Descent, golden: dict[str, np.ndarray], step: int) -> tuple[float, float]:
+    """One step as pretraining takes it; the loss and the gradient norm before clipping."""
+    momentum = float(golden[f"step{step}__ema_momentum"])
+    method.settings = replace(SETTINGS, momentum=momentum, momentum_schedule="constant")
+    method.before_step()
+    losses = (method.masked_loss(*inputs)[0] for inputs in [step_inputs(golden, step)])
+    loss, norm = descent.step(losses, factor=float(golden[f"step{step}__lr"]) / OPTIMIZER.lr)
+    assert norm is not None
     return loss.item(), norm.item()
 
 
@@ -88,9 +93,9 @@ def keep(seen: dict[str, Tensor], name: str, activation: Any) -> None:
 def test_three_steps_meet_the_released_losses_gradient_norms_and_parameters() -> None:
     golden = load_golden(GOLDEN)
     method = released_model(golden)
-    optimizer = optimizer_of(method)
+    descent = descent_of(method)
 
-    trace = [train_step(method, optimizer, golden, step) for step in range(STEPS)]
+    trace = [train_step(method, descent, golden, step) for step in range(STEPS)]
 
     assert [loss for loss, _ in trace] == pytest.approx([float(golden[f"step{step}__loss"]) for step in range(STEPS)], rel=1e-5)
     norms = [float(golden[f"step{step}__grad_norm_before_clip_to_1"]) for step in range(STEPS)]
@@ -116,7 +121,7 @@ def test_the_first_step_meets_the_released_activations_and_gradients() -> None:
     ):
         module.register_forward_hook(lambda _, inputs, output, name=name: keep(seen, name, output))
 
-    train_step(method, optimizer_of(method), golden, 0)
+    train_step(method, descent_of(method), golden, 0)
 
     assert len(seen) == 5
     for name, activation in seen.items():
@@ -144,8 +149,9 @@ def test_the_same_parameters_are_trained_and_decayed_as_in_the_release() -> None
 def test_positions_enter_the_decoder_through_the_released_linear_layer() -> None:
     golden = load_golden(GOLDEN)
     method = released_model(golden)
-    _, _, geometry, _ = step_inputs(golden, 0)
+    views, _ = step_inputs(golden, 0)
+    assert views.geometry is not None
 
-    embedded = method.decoder.embed_positions(relative_embedding(geometry, 4, 24))
+    embedded = method.decoder.embed_positions(relative_embedding(views.geometry, 4, 24))
 
     torch.testing.assert_close(embedded.detach(), torch.from_numpy(golden["step0__pos_b_after_linear_B_16_24"]), rtol=1e-4, atol=1e-5)

@@ -6,7 +6,9 @@ import pytest
 import torch
 from timm.optim.lars import Lars
 
-from ablatrix_models.recipe.siameseim import ViT
+from ablatrix_models.recipe.backbone import ViT
+from ablatrix_models.recipe.optimize import Schedule
+from ablatrix_models.schedules import learning_rate_factor
 from ablatrix_models.siamese_im.schedule import layer_rates, learning_rate, target_momentum
 from ablatrix_models.siamese_im.vit import Encoder
 from golden import load_golden
@@ -32,6 +34,19 @@ def test_learning_rate_equals_the_released_one(run: str) -> None:
     peak, warmup, epochs, minimum = golden[f"{run}__base_lr_warmup_total_min"].tolist()
 
     rates = [learning_rate(peak, epoch, int(epochs), int(warmup), minimum) for epoch in golden[f"{run}__fractional_epoch"].tolist()]
+
+    assert rates == pytest.approx(golden[f"{run}__lr"].tolist(), rel=1e-9, abs=1e-15)
+
+
+@pytest.mark.parametrize(("run", "epochs"), [("pretrain1600", 1600), ("pretrain400", 400)])
+def test_the_training_loop_s_schedule_is_the_released_one(run: str, epochs: int) -> None:
+    golden = load_golden("sim_schedules_and_layer_decay")
+    schedule = Schedule(epochs=epochs, warmup_epochs=40, warmup_from="zero", shape="cosine", per="step")
+    peak, steps_per_epoch = float(golden[f"{run}__base_lr_warmup_total_min"][0]), 1000
+    steps = [round(epoch * steps_per_epoch) for epoch in golden[f"{run}__fractional_epoch"].tolist()]
+    assert [step / steps_per_epoch for step in steps] == pytest.approx(golden[f"{run}__fractional_epoch"].tolist())
+
+    rates = [peak * learning_rate_factor(schedule, step, steps_per_epoch) for step in steps]
 
     assert rates == pytest.approx(golden[f"{run}__lr"].tolist(), rel=1e-9, abs=1e-15)
 

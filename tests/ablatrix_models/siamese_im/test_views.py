@@ -11,9 +11,9 @@ from torch import Tensor
 
 from ablatrix_models import augment
 from ablatrix_models.augment.crop import resampling
+from ablatrix_models.augment.geometry import RelativeGeometry, relative_geometry, same_geometry
 from ablatrix_models.augment.parameters import Parameters, draw
 from ablatrix_models.recipe.augment import Augment
-from ablatrix_models.siamese_im.views import RelativeGeometry, relative_geometry, same_geometry
 from golden import load_golden
 
 SIZE, GRID = 224, 14

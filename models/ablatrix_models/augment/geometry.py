@@ -53,7 +53,7 @@ def relative_geometry(a: Parameters, b: Parameters, image_width: int, *, flip_fi
     if len(a) != len(b):
         raise ValueError(f"view a has {len(a)} images and view b {len(b)}. Draw both for the same batch.")
     if a.rotation_deg.any() or b.rotation_deg.any():
-        raise ValueError("the views were rotated, but SiameseIM's positions know crops and flips alone. Set augment.rotation_deg to 0.")
+        raise ValueError("the views were rotated, but positions know crops and flips alone. Set augment.rotation_deg to 0.")
     left_a, left_b = (_left(view, image_width, first).double() for view, first in zip((a, b), flip_first, strict=True))
     height, width = a.height.double(), a.width.double()
     return RelativeGeometry(
