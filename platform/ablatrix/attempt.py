@@ -14,27 +14,36 @@ from typing import Any
 import psutil
 
 from ablatrix.errors import DamagedRecord
+from ablatrix.lease import Lease, Superseded
 from ablatrix.records import Report, Status, decode_report, encode_report, write_atomically
 from ablatrix.store import TrialDirectory
 from ablatrix.usage import UsageLog
 
 HEARTBEAT_S = 5.0
 STOP_POLL_S = 0.5
+SUPERSEDED = 5  # exit code of a trial's process that a later attempt has overruled
+LOST = "lost"
 
 
 class Attempt:
-    """Implements the models' `Session` on a trial's directory."""
+    """Implements the models' `Session` on a trial's directory.
 
-    def __init__(self, directory: TrialDirectory, stop_file: Path, threads: int, epochs: int) -> None:
-        self.directory, self.stop_file = directory, stop_file
+    With a lease its number is the attempt's, and everything that is written is checked against it first: an attempt that a
+    later one has overruled raises Superseded, and changes nothing any more.
+    """
+
+    def __init__(self, directory: TrialDirectory, stop_file: Path, threads: int, epochs: int, lease: Lease | None = None) -> None:
+        self.directory, self.stop_file, self._lease = directory, stop_file, lease
         before = _last_status(directory)
         now = time.time()
         self.status = Status(
-            trial=directory.id, state="running", attempt=1 + (before.attempt if before else 0), host=socket.gethostname(), pid=os.getpid(),
-            threads=threads, started=now, updated=now, seconds=before.seconds if before else 0.0, epochs=epochs,
+            trial=directory.id, state="running", attempt=lease.number if lease else 1 + (before.attempt if before else 0),
+            host=socket.gethostname(), pid=os.getpid(), threads=threads, started=now, updated=now,
+            seconds=before.seconds if before else 0.0, epochs=epochs, failures=_failures(before),
         )  # fmt: skip
         self._worked_before = self.status.seconds
         self._lines: list[str] = []
+        self._metrics: int | None = None
         self._lock = threading.Lock()
         self._next_poll = 0.0
         self._stopping = False
@@ -42,21 +51,43 @@ class Attempt:
 
     def write(self, **changes: Any) -> None:
         """Replace `status.json` with these fields changed."""
+        self.check()
         with self._lock:
             now = time.time()
             worked = self._worked_before + now - self.status.started
             self.status = dataclasses.replace(self.status, **{"updated": now, "seconds": worked, **changes})
             self.directory.write_status(self.status)
 
+    def check(self) -> None:
+        """Raises Superseded where a later attempt was begun."""
+        if self._lease:
+            self._lease.check()
+
+    def fail(self, cause: str, message: str) -> None:
+        """Write down how the attempt failed."""
+        self.write(state="failed", ended=time.time(), cause=cause, message=message, failures=counted(self.status.failures, cause))
+
     def report(self, epoch: int, step: int, values: Mapping[str, float]) -> None:
         """Append one line to `metrics.jsonl`, on disk before this returns."""
-        line = encode_report(Report(epoch, step, time.time(), dict(values)))
-        with self.directory.metrics_file.open("a", encoding="utf-8") as file:
-            file.write(line)
-            file.flush()
-            os.fsync(file.fileno())
+        self.check()
+        line = encode_report(Report(epoch, step, time.time(), dict(values), self.status.attempt))
+        self._append(line.encode())
         self._lines.append(line)
         self.write(epoch=epoch)
+
+    def _open_metrics(self) -> None:
+        # One handle for the whole attempt: a later attempt replaces the file, and what this one writes then goes nowhere.
+        if self._metrics is not None:
+            os.close(self._metrics)
+        self._metrics = os.open(self.directory.metrics_file, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+
+    def _append(self, line: bytes) -> None:
+        if self._metrics is None:
+            self._open_metrics()
+        assert self._metrics is not None
+        while line:
+            line = line[os.write(self._metrics, line) :]
+        os.fsync(self._metrics)
 
     def load_checkpoint(self) -> dict[str, Any] | None:
         """The newest checkpoint, with `metrics.jsonl` put back to what was reported before it."""
@@ -73,7 +104,11 @@ class Attempt:
             pass
         except Exception as error:  # a damaged file costs the work since the start, not the trial
             print(f"The checkpoint cannot be read ({type(error).__name__}: {error}); starting again from epoch 0.", flush=True)
+        self.check()
         write_atomically(self.directory.metrics_file, "".join(self._lines))
+        self._open_metrics()
+        for unfinished in self.directory.checkpoint.glob("*.tmp"):  # of attempts that were killed while they saved
+            unfinished.unlink(missing_ok=True)
         self.write(epoch=reports[-1].epoch if reports else 0)
         return state
 
@@ -82,11 +117,12 @@ class Attempt:
         import torch
 
         self.directory.checkpoint.mkdir(parents=True, exist_ok=True)
-        temporary = self._checkpoint_file.with_suffix(".tmp")
+        temporary = self._checkpoint_file.with_suffix(f".{self.status.attempt}.tmp")
         with temporary.open("wb") as file:
             torch.save({**state, "reports": self._lines}, file)
             file.flush()
             os.fsync(file.fileno())
+        self.check()
         temporary.replace(self._checkpoint_file)
 
     def stop_requested(self) -> bool:
@@ -108,6 +144,18 @@ def _last_status(directory: TrialDirectory) -> Status | None:
     except DamagedRecord as error:  # it only counts attempts and seconds, so it may be lost
         print(f"{error} Counting attempts anew.", flush=True)
         return None
+
+
+def _failures(before: Status | None) -> dict[str, int]:
+    """What went wrong before this attempt; one that still calls itself running died without a word."""
+    if before is None:
+        return {}
+    return counted(before.failures, LOST) if before.state == "running" else dict(before.failures)
+
+
+def counted(failures: Mapping[str, int], cause: str) -> dict[str, int]:
+    """The counts with one more of `cause`."""
+    return {**failures, cause: failures.get(cause, 0) + 1}
 
 
 class Heartbeat:
@@ -138,6 +186,9 @@ class Heartbeat:
                 next_write = time.monotonic() + HEARTBEAT_S
                 try:
                     self._attempt.write()
+                except Superseded as error:
+                    print(f"{error}; this attempt ends here.", flush=True)
+                    os._exit(SUPERSEDED)
                 except OSError as error:
                     print(f"The heartbeat could not be written: {error}", flush=True)
                 self._sample()

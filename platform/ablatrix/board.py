@@ -4,22 +4,30 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, TypeVar
 
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from ablatrix import lease
+from ablatrix.errors import DamagedRecord
+from ablatrix.job import Job, read_job
+from ablatrix.occupancy import Occupancy, read_occupancy
 from ablatrix.store import Store, SweepDirectory, TrialDirectory
 
 STALE_S = 60.0
+Read = TypeVar("Read")
 
 
 @dataclass(frozen=True)
 class TrialState:
-    """One trial as the board shows it. `state` is waiting, running, finished, failed, stopped or lost."""
+    """One trial as the board shows it. `state` is waiting, running, finished, failed, stopped or lost.
+
+    `rate` is epochs per second over all attempts, `eta_s` the seconds that are left at it, evaluation not counted.
+    """
 
     trial: str
     seed: int
@@ -31,6 +39,9 @@ class TrialState:
     host: str | None = None
     cause: str | None = None
     message: str | None = None
+    rate: float | None = None
+    eta_s: float | None = None
+    failures: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -42,6 +53,19 @@ class CellState:
     excluded: str | None
     trials: tuple[TrialState, ...]
 
+    @property
+    def done(self) -> int:
+        """How many of its seeds are finished."""
+        return sum(trial.state == "finished" for trial in self.trials)
+
+    @property
+    def state(self) -> str:
+        """Where the cell stands as a whole: what is at work goes before what went wrong, and that before what waits."""
+        if self.excluded is not None:
+            return "excluded"
+        states = [trial.state for trial in self.trials]
+        return next((state for state in ("running", "failed", "lost", "stopped", "waiting") if state in states), "finished")
+
 
 @dataclass(frozen=True)
 class Board:
@@ -50,6 +74,8 @@ class Board:
     sweep: str
     title: str
     cells: tuple[CellState, ...]
+    cluster: Occupancy | None = None
+    job: Job | None = None
 
     def counts(self) -> Counter[str]:
         """Trials by state."""
@@ -62,7 +88,9 @@ class Board:
             "sweep": self.sweep,
             "title": self.title,
             "counts": dict(self.counts()),
-            "cells": [asdict(c) for c in self.cells],
+            "cells": [asdict(c) | {"state": c.state, "done": c.done, "planned": len(c.trials)} for c in self.cells],
+            "cluster": asdict(self.cluster) if self.cluster else None,
+            "job": asdict(self.job) if self.job else None,
         }
 
 
@@ -76,11 +104,18 @@ def state_of(directory: TrialDirectory, seed: int, now: float) -> TrialState:
     if status is None:
         return TrialState(directory.id, seed, "finished" if finished else "waiting")
     state = "finished" if finished else status.state
-    if state == "running" and now - status.updated > STALE_S:
+    if state == "running" and (now - status.updated > STALE_S or _owner_gone(directory)):
         state = "lost"
+    rate = status.epoch / status.seconds if state == "running" and status.epoch and status.seconds > 0 else None
     return TrialState(
-        directory.id, seed, state, status.epoch, status.epochs, status.seconds, status.attempt, status.host, status.cause, status.message
-    )
+        directory.id, seed, state, status.epoch, status.epochs, status.seconds, status.attempt, status.host, status.cause, status.message,
+        rate, (status.epochs - status.epoch) / rate if rate else None, dict(status.failures),
+    )  # fmt: skip
+
+
+def _owner_gone(directory: TrialDirectory) -> bool:
+    """Whether the trial's process is known to be dead; stores of before leases tell by their heartbeat alone."""
+    return lease.owner(directory.claims) is not None and not lease.is_held(directory.claims)
 
 
 def read_board(store: Store, sweep: SweepDirectory) -> Board:
@@ -90,7 +125,14 @@ def read_board(store: Store, sweep: SweepDirectory) -> Board:
     for cell in plan["cells"]:
         trials = tuple(state_of(store.trial(t["trial"]), t["seed"], now) for t in cell["trials"])
         cells.append(CellState(cell["id"], cell_label(cell), cell["excluded"], trials))
-    return Board(sweep.name, plan["title"], tuple(cells))
+    return Board(sweep.name, plan["title"], tuple(cells), _unless_damaged(read_occupancy, sweep), _unless_damaged(read_job, sweep))
+
+
+def _unless_damaged(read: Callable[[SweepDirectory], Read], sweep: SweepDirectory) -> Read | None:
+    try:
+        return read(sweep)
+    except DamagedRecord:
+        return None
 
 
 def cell_label(cell: Mapping[str, Any]) -> str:
@@ -104,18 +146,46 @@ def render(board: Board, footer: Iterable[str] = ()) -> RenderableType:
     for name, justify in (("cell", "left"), ("done", "right"), ("trials", "left")):
         table.add_column(name, justify=justify)  # type: ignore[arg-type]
     for cell in board.cells:
-        done = sum(trial.state == "finished" for trial in cell.trials)
         progress = Text("n/a: " + cell.excluded, style="dim") if cell.excluded else Text("  ").join(_trial_text(t) for t in cell.trials)
-        table.add_row(cell.label, "" if cell.excluded else f"{done}/{len(cell.trials)}", progress)
+        table.add_row(cell.label, "" if cell.excluded else f"{cell.done}/{len(cell.trials)}", progress)
     counts = board.counts()
     line = ", ".join(
         f"{counts[state]} {state}" for state in ("finished", "running", "waiting", "failed", "stopped", "lost") if counts[state]
     )
-    return Group(table, Text(line or "no trials", style="dim"), *(Text(text, style="dim") for text in footer))
+    running = [_running_text(cell, trial) for cell in board.cells for trial in cell.trials if trial.state == "running"]
+    return Group(table, *running, Text(line or "no trials", style="dim"), *(Text(text, style="dim") for text in [*_places(board), *footer]))
+
+
+def _running_text(cell: CellState, trial: TrialState) -> Text:
+    """Such as `grid 2, seed 0: epoch 4/12, 0.5 epochs/s, 16 s left, on node-1, attempt 2`."""
+    speed = "" if trial.rate is None else f", {_rate(trial.rate)}, {_duration(trial.eta_s or 0.0)} left"
+    again = f", attempt {trial.attempt}" if trial.attempt > 1 else ""
+    return Text(f"{cell.label}, seed {trial.seed}: epoch {trial.epoch}/{trial.epochs}{speed}, on {trial.host}{again}", style="cyan")
+
+
+def _rate(per_s: float) -> str:
+    return f"{per_s:.2g} epochs/s" if per_s >= 0.1 else f"{3600 * per_s:.3g} epochs/h"
+
+
+def _duration(seconds: float) -> str:
+    whole = round(seconds)
+    if whole < 120:
+        return f"{whole} s"
+    return f"{whole // 60} min" if whole < 7200 else f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def _places(board: Board) -> list[str]:
+    """What Ray has and where it can be looked at."""
+    lines = [str(board.cluster)] if board.cluster else []
+    if board.job:
+        lines.append(f"job {board.job.id}, submitted to {board.job.server}")
+    if board.cluster and board.cluster.dashboard:
+        lines.append(f"Ray's dashboard: {board.cluster.dashboard}")
+    return lines
 
 
 def _trial_text(trial: TrialState) -> Text:
-    """Such as `seed 0 ✓`, or `seed 1 4/12 (31 s)`."""
+    """Such as `seed 0 ✓`, or `seed 1 4/12`."""
     marks = {
         "finished": ("✓", "green"),
         "failed": ("✕", "red"),
@@ -124,7 +194,7 @@ def _trial_text(trial: TrialState) -> Text:
         "lost": ("lost", "red"),
     }
     if trial.state == "running":
-        return Text(f"seed {trial.seed} {trial.epoch}/{trial.epochs} ({trial.seconds:.0f} s)", style="cyan")
+        return Text(f"seed {trial.seed} {trial.epoch}/{trial.epochs}", style="cyan")
     mark, style = marks[trial.state]
     return Text(f"seed {trial.seed} {mark}", style=style)
 

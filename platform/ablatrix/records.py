@@ -7,7 +7,7 @@ import json
 import math
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -30,7 +30,10 @@ class TrialRecipe:
 
 @dataclass(frozen=True)
 class Status:
-    """`status.json`: replaced atomically. Times are seconds since 1970, UTC; `seconds` is work, of all attempts."""
+    """`status.json`: replaced atomically. Times are seconds since 1970, UTC; `seconds` is work, of all attempts.
+
+    `failures` counts the attempts that ended badly, by cause.
+    """
 
     trial: str
     state: State
@@ -46,17 +49,19 @@ class Status:
     ended: float | None = None
     cause: str | None = None
     message: str | None = None
+    failures: dict[str, int] = field(default_factory=dict)
     schema: int = SCHEMA
 
 
 @dataclass(frozen=True)
 class Report:
-    """One line of `metrics.jsonl`."""
+    """One line of `metrics.jsonl`. `attempt` is 0 in stores of before attempts were numbered there."""
 
     epoch: int
     step: int
     time: float
     values: dict[str, float]
+    attempt: int = 0
 
 
 @dataclass(frozen=True)
@@ -116,7 +121,9 @@ def decode(cls: type[Record], text: str) -> Record:
 def encode_report(report: Report) -> str:
     """One line of JSON. A value that is no finite number is written as null, since JSON has no NaN."""
     values = {k: (v if math.isfinite(v) else None) for k, v in report.values.items()}
-    line = {"epoch": report.epoch, "step": report.step, "time": round(report.time, 3), "values": values}
+    line: dict[str, Any] = {"epoch": report.epoch, "step": report.step, "time": round(report.time, 3), "values": values}
+    if report.attempt:
+        line["attempt"] = report.attempt
     return json.dumps(line, sort_keys=True, allow_nan=False) + "\n"
 
 
@@ -124,7 +131,27 @@ def decode_report(line: str) -> Report:
     """The inverse of `encode_report`; null becomes NaN."""
     raw = json.loads(line)
     values = {k: math.nan if v is None else float(v) for k, v in raw["values"].items()}
-    return Report(int(raw["epoch"]), int(raw["step"]), float(raw["time"]), values)
+    return Report(int(raw["epoch"]), int(raw["step"]), float(raw["time"]), values, int(raw.get("attempt", 0)))
+
+
+def fenced(reports: Iterable[Report]) -> list[Report]:
+    """The reports that count, of all in the order of the file.
+
+    A later attempt overrules an earlier one from where it began. So a line of an earlier attempt is late when it stands
+    behind a later one's, or says what the later one says itself; a process that a network partition left running writes such lines.
+    """
+    kept: list[Report] = []
+    for report in reports:
+        if kept and report.attempt < kept[-1].attempt:
+            continue
+        while kept and kept[-1].attempt < report.attempt and _overrules(report, kept[-1]):
+            kept.pop()
+        kept.append(report)
+    return kept
+
+
+def _overrules(later: Report, earlier: Report) -> bool:
+    return earlier.step > later.step or (earlier.step == later.step and earlier.values.keys() == later.values.keys())
 
 
 def encode_usage(usage: Usage) -> str:

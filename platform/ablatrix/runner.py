@@ -1,45 +1,62 @@
 """Ray Tune runs what the plan wants and the store lacks. With `cluster`, the only importer of ray.
 
-Tune is contained (design.md, decision 4): it schedules and packs, and forgets. Each `fit` gets only the trials that
-the store lacks, workers stay warm, each trial is a child process of its worker, and when `fit` dies a fresh one is
-started on what is then missing. No state of Tune's is ever read back.
+Tune is contained (design.md, decision 4): it schedules and packs, and forgets. It asks `Dispatch` for one trial after
+another and tells it how each ended; workers stay warm, each trial is a child process of its worker, and when `fit` dies a
+fresh one is started on what is then missing. No state of Tune's is ever read back, and no retry is left to it.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
-import math
-import multiprocessing
 import os
 import shutil
-import signal
 import tempfile
 import threading
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from ablatrix.cluster import connected, fitting_share, free_slots, in_use, request
+from ablatrix.dispatch import Dispatch, Listed, Source
 from ablatrix.errors import Unreachable
+from ablatrix.occupancy import WRITE_S, write_occupancy
+from ablatrix.records import Report
 from ablatrix.schema import Resources
+from ablatrix.slot import carry_out
 from ablatrix.store import Store, SweepDirectory
-from ablatrix.trial import Order, run
+from ablatrix.trial import Order
 
-MAX_FITS = 5
-OBJECT_STORE_BYTES = 100 * 2**20  # trials pass nothing through it
-PRELOADED = ("torch", "ablatrix_models.pretrain", "ablatrix_models.data.load", "ablatrix.trial")
+if TYPE_CHECKING:
+    from ray.tune.schedulers import TrialScheduler
+    from ray.tune.search import Searcher
+
+MAX_FITS = 5  # in a row without a trial that is done with
 
 
 class Runner:
-    """Runs trials of one sweep; `start` returns at once, `running` tells when it is over."""
+    """Runs trials of one sweep; `start` returns at once, `running` tells when it is over.
 
-    def __init__(self, store: Store, sweep: SweepDirectory, resources: Resources, cpus: int) -> None:
-        self.store, self.sweep, self.resources, self.cpus = store, sweep, resources, cpus
+    With `address` on that Ray cluster, else on this machine's `cpus` cores.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        sweep: SweepDirectory,
+        resources: Resources,
+        cpus: int,
+        address: str | None = None,
+        breaker: int | None = None,
+    ) -> None:
+        self.store, self.sweep, self.resources, self.cpus, self.address = store, sweep, resources, cpus, address
         self.error: BaseException | None = None
+        self.dispatch: Dispatch | None = None
+        self._breaker = breaker
+        self._broke = ""
         self._thread: threading.Thread | None = None
-        self._started = math.inf
 
     @property
     def running(self) -> bool:
@@ -47,15 +64,25 @@ class Runner:
         return self._thread is not None and self._thread.is_alive()
 
     @property
+    def tripped(self) -> str | None:
+        """Why the circuit breaker stopped the sweep, if it did."""
+        return self.dispatch.tripped if self.dispatch else None
+
+    @property
     def concurrency(self) -> int:
         """How many trials run side by side on this machine's CPUs."""
-        return max(1, self.cpus // self.resources.cpus)
+        return max(1, self.cpus // (self.resources.cpus * self.resources.workers))
 
-    def start(self, trials: Sequence[str]) -> None:
-        """Run `trials` in their order in the background. Failures are in the store; `error` is for Ray's own."""
+    def start(self, trials: Sequence[str] | Source, scheduler: TrialScheduler | None = None) -> None:
+        """Run `trials` in their order, or those of a search, in the background.
+
+        Failures of trials are in the store; `error` is for Ray's own. A `scheduler` of Tune's sees every report, by the names of
+        its values, and may stop trials early; they are then told as pruned.
+        """
         self.sweep.stop_file.unlink(missing_ok=True)
-        self._started = time.time()
-        self._thread = threading.Thread(target=self._run, args=(list(trials),), name="ray-tune", daemon=True)
+        source = Listed(trials) if isinstance(trials, Sequence) else trials
+        self.dispatch = Dispatch(self.store, self.sweep, source, self._breaker)
+        self._thread = threading.Thread(target=self._run, args=(self.dispatch, scheduler), name="ray-tune", daemon=True)
         self._thread.start()
 
     def stop(self) -> None:
@@ -67,58 +94,75 @@ class Runner:
         if self._thread:
             self._thread.join(timeout_s)
 
-    def _run(self, trials: list[str]) -> None:
+    def _run(self, dispatch: Dispatch, scheduler: TrialScheduler | None) -> None:
         try:
-            with _ray(self.cpus):
-                for _ in range(MAX_FITS):
-                    trials = [t for t in trials if not self._settled(t)]
-                    if not trials or self.sweep.stop_file.exists():
-                        break
-                    self._fit(trials)
+            fits, settled = 0, 0
+            while not dispatch.over and fits < MAX_FITS:
+                # A head that died takes its connection along, so each fit has its own.
+                with connected(self.address, self.cpus, self.resources) as dashboard, self._watched(dashboard):
+                    self._fit(dispatch, scheduler)
+                fits = fits + 1 if dispatch.settled == settled else 1
+                settled = dispatch.settled
+            if not dispatch.over:
+                raise Unreachable(
+                    f"Ray Tune ended {MAX_FITS} times in a row without a trial that was done with. The last time: {self._broke}"
+                )
         except BaseException as error:  # Ray raises SystemExit too; the caller decides
             self.error = error
 
-    def _fit(self, trials: list[str]) -> None:
+    @contextmanager
+    def _watched(self, dashboard: str | None) -> Iterator[None]:
+        """Keep `cluster.json` fresh, for boards in other shells."""
+        done = threading.Event()
+
+        def watch() -> None:
+            while not done.is_set():
+                with contextlib.suppress(Exception):  # Ray may be gone, or the disk full; the board then shows none
+                    write_occupancy(self.sweep, in_use(dashboard))
+                done.wait(WRITE_S)
+
+        watching = threading.Thread(target=watch, name="occupancy", daemon=True)
+        watching.start()
+        try:
+            yield
+        finally:
+            done.set()
+            watching.join()
+
+    def _fit(self, dispatch: Dispatch, scheduler: TrialScheduler | None) -> None:
         """One `Tuner.fit`. What it loses is still missing from the store, and the next one gets it."""
         from ray import tune
 
         scratch = Path(tempfile.mkdtemp(prefix="ablatrix-tune-"))
-        orders = [self._order(trial) for trial in trials]
-        resources: dict[str, float] = {"cpu": self.resources.cpus, "gpu": self.resources.gpus}
-        if self.resources.memory_gb:
-            resources["memory"] = self.resources.memory_gb * 1e9
+        # As many workers start side by side as there is room for; a search is asked for one trial at a time, to know more by then.
+        os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(free_slots(self.resources)) if isinstance(dispatch.source, Listed) else "1"
+        resources = self.resources  # Ray pickles the request, and could not pickle us
+        feed = _feed(dispatch, lambda trial: self._order(dispatch, trial, follow=scheduler is not None))
         tuner = tune.Tuner(
-            tune.with_resources(run_order, resources),
-            param_space={"order": tune.grid_search(orders)},
-            tune_config=tune.TuneConfig(reuse_actors=True),
+            tune.with_resources(run_order, lambda config: request(resources, config["share"])),
+            tune_config=tune.TuneConfig(reuse_actors=True, search_alg=feed, num_samples=-1, scheduler=scheduler),
             run_config=tune.RunConfig(name="fit", storage_path=str(scratch), verbose=0),
         )
         try:
             tuner.fit()
         except Exception as error:  # the store knows what is missing, whatever broke
+            self._broke = f"{type(error).__name__}: {error}"
             logging.getLogger(__name__).warning("Ray Tune ended early (%s: %s); what is missing is run again.", type(error).__name__, error)
         finally:
+            dispatch.lost_all()
             shutil.rmtree(scratch, ignore_errors=True)
 
-    def _order(self, trial: str) -> str:
+    def _order(self, dispatch: Dispatch, trial: str, follow: bool) -> dict[str, Any]:
+        order = {
+            "store": str(self.store.root),
+            "trial": trial,
+            "stop_file": str(self.sweep.stop_file),
+            "threads": self.resources.cpus,
+            "gpus": self.resources.gpus,
+            "run": dispatch.run,
+        }
         # One text value, so that Tune neither searches inside it nor names anything after it.
-        return json.dumps(
-            {
-                "store": str(self.store.root),
-                "trial": trial,
-                "stop_file": str(self.sweep.stop_file),
-                "threads": self.resources.cpus,
-                "gpus": self.resources.gpus,
-            }
-        )
-
-    def _settled(self, trial: str) -> bool:
-        """Whether this run is done with a trial: finished, or failed by its own doing since `start`."""
-        directory = self.store.trial(trial)
-        if directory.result():
-            return True
-        status = directory.status()
-        return bool(status and status.state == "failed" and status.ended and status.ended >= self._started)
+        return {"order": json.dumps(order), "share": fitting_share(self.resources, dispatch.share(trial)), "follow": follow}
 
 
 def run_order(config: dict[str, Any]) -> None:
@@ -128,99 +172,44 @@ def run_order(config: dict[str, Any]) -> None:
     """
     from ray import tune
 
-    raw = json.loads(config["order"])
-    order = Order(**raw, owner=os.getpid())
-    sweep_stopped = Path(order.stop_file).exists()
-    code = 0 if sweep_stopped else _in_child(order)
-    if code < 0:
-        _record_killed(order, -code)
-    tune.report({"exit_code": code})
+    order = Order(**json.loads(config["order"]), owner=os.getpid())
+
+    def follow(report: Report) -> None:
+        tune.report({**report.values, "epoch": report.epoch, "step": report.step})
+
+    tune.report({"exit_code": carry_out(order, follow if config["follow"] else None)})
 
 
-def _in_child(order: Order) -> int:
-    """Exit code of the trial's process; negative: the signal that killed it.
+def _feed(dispatch: Dispatch, order_of: Any) -> Searcher:
+    """Tune's view of the dispatch."""
+    from ray.tune.search import Searcher
 
-    Children come from a server process that has torch imported: full isolation for half a second instead of three.
-    """
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(list(PRELOADED))
-    child = context.Process(target=run, args=(order,), name=f"trial-{order.trial}")
-    with _no_main_module():
-        child.start()
-    child.join()
-    return child.exitcode if child.exitcode is not None else -signal.SIGKILL
+    class Feed(Searcher):
+        """Asks the dispatch, and tells it."""
 
+        def __init__(self) -> None:
+            super().__init__()
+            self._trials: dict[str, str] = {}
 
-@contextmanager
-def _no_main_module() -> Iterator[None]:
-    """Keep multiprocessing from importing Ray's worker script into the child as its main module."""
-    import sys
+        def suggest(self, trial_id: str) -> dict[str, Any] | None:
+            trial = dispatch.next()
+            if trial is None:
+                return Searcher.FINISHED if dispatch.over else None  # type: ignore[return-value]
+            self._trials[trial_id] = trial
+            return order_of(trial)
 
-    main = sys.modules["__main__"]
-    path, spec = getattr(main, "__file__", None), getattr(main, "__spec__", None)
-    main.__file__, main.__spec__ = None, None  # type: ignore[assignment]
-    try:
-        yield
-    finally:
-        main.__file__, main.__spec__ = path, spec
+        def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
+            """Nothing: the reports are in the store."""
 
+        def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+            code = None if error else (result or {}).get("exit_code")
+            trial = self._trials.pop(trial_id)
+            dispatch.ended(trial, code, pruned=not error and code is None)
 
-def _record_killed(order: Order, number: int) -> None:
-    """Write down that a trial's process was killed from outside, which it could not do itself."""
-    import dataclasses
+        def save_to_dir(self, *_: Any, **__: Any) -> None:
+            """Nothing: the store knows all."""
 
-    directory = Store(Path(order.store)).trial(order.trial)
-    status = directory.status()
-    if status and status.state == "running":
-        name = signal.Signals(number).name
-        changes: dict[str, Any] = {
-            "state": "failed",
-            "ended": time.time(),
-            "cause": "killed",
-            "message": f"the trial's process was killed by {name}",
-        }
-        directory.write_status(dataclasses.replace(status, **changes))
+        def __reduce__(self) -> Any:
+            return dict, ()  # Tune pickles its settings, and we never read them back
 
-
-def probe() -> str:
-    """Start a local Ray and end it again; its version. Raises Unreachable when it does not start."""
-    with _ray(1):
-        import ray
-
-        return str(ray.__version__)
-
-
-@contextmanager
-def _ray(cpus: int) -> Iterator[None]:
-    """A Ray of our own on this machine, quiet, gone at the end. Raises Unreachable when it does not start."""
-    defaults = {
-        "RAY_memory_monitor_refresh_ms": "0",  # its out-of-memory kill takes the whole fit with it
-        "RAY_USAGE_STATS_ENABLED": "0",
-        "RAY_AIR_NEW_OUTPUT": "0",
-        "RAY_DEDUP_LOGS": "0",
-        "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-        "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
-        "TUNE_DISABLE_SIGINT_HANDLER": "1",
-        "TUNE_GLOBAL_CHECKPOINT_S": "3600",
-        "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
-    }
-    for name, value in defaults.items():
-        os.environ.setdefault(name, value)
-    import ray
-
-    logging.getLogger("ray").setLevel(logging.ERROR)
-    try:
-        ray.init(
-            address="local",
-            num_cpus=cpus,
-            include_dashboard=False,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-            object_store_memory=100 * 2**20,
-        )
-    except (Exception, SystemExit) as error:
-        raise Unreachable(f"Ray did not start: {error}. See `ablatrix doctor`.") from error
-    try:
-        yield
-    finally:
-        ray.shutdown()
+    return Feed()

@@ -5,13 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 
 Scalar = str | int | float | bool | None
 Slug = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]{0,99}$")]
 Word = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_-]{0,49}$")]
 Text = Annotated[str, StringConstraints(min_length=1, max_length=2000)]
 Levels = dict[Word, Scalar | list[Scalar]]
+
+
+def _whole_above_one(gpus: float) -> float:
+    if gpus > 1 and gpus != int(gpus):
+        raise ValueError("above one GPU, it should be a whole number: Ray shares single GPUs only")
+    return gpus
 
 
 class Part(BaseModel):
@@ -79,11 +85,18 @@ class Metric(Yardstick):
 
 
 class Resources(Part):
-    """What one trial takes: CPU threads, a share of a GPU, memory in gigabytes."""
+    """What one trial takes of a node: CPU threads, a share of a GPU, memory in gigabytes, custom Ray resources by name.
+
+    `labels` restricts it to nodes with these Ray labels. With `workers` above 1 each of them takes all this, and the
+    trial trains data-parallel on all.
+    """
 
     cpus: Annotated[int, Field(ge=1, le=1024)] = 1
-    gpus: Annotated[float, Field(ge=0, le=64)] = 0.0
+    gpus: Annotated[float, Field(ge=0, le=64), AfterValidator(_whole_above_one)] = 0.0
     memory_gb: Annotated[float, Field(gt=0)] | None = None
+    custom: dict[Slug, Annotated[float, Field(gt=0)]] = {}
+    labels: dict[Text, Text] = {}
+    workers: Annotated[int, Field(ge=1, le=1024)] = 1
 
 
 class Interval(Part):

@@ -23,11 +23,14 @@ from ablatrix.records import (
     decode_report,
     decode_usage,
     encode,
+    encode_report,
+    fenced,
     read_json,
     write_atomically,
 )
 
 DEFAULT = "runs"
+TAIL_BYTES = 2**16  # more than any line of reports
 
 
 @dataclass(frozen=True)
@@ -65,6 +68,11 @@ class TrialDirectory:
     def checkpoint(self) -> Path:
         """The directory of the newest checkpoint."""
         return self.path / "checkpoint"
+
+    @property
+    def claims(self) -> Path:
+        """The lease of whoever runs the trial; the number of a claim is that of the attempt."""
+        return self.path / "claims"
 
     def create(self, recipe: TrialRecipe) -> None:
         """Make the directory and its `recipe.json`, unless they are there."""
@@ -111,11 +119,30 @@ class TrialDirectory:
         write_atomically(self.path / "result.json", encode(result))
 
     def reports(self) -> list[Report]:
-        """Every complete line of `metrics.jsonl`; a torn last line is left out."""
+        """Every complete line of `metrics.jsonl` that counts; a torn last line and those of fenced attempts are left out."""
         try:
-            return [decode_report(line) for line in self._complete_lines()]
+            return fenced(decode_report(line) for line in self._complete_lines())
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise DamagedRecord(self.metrics_file, error) from error
+
+    def mend(self) -> None:
+        """Write the last line of a finished trial's `metrics.jsonl` anew where it was spoilt: its values are those of the result."""
+        if not self.metrics_file.exists() or _is_report(_last_line(self.metrics_file)):
+            return
+        result, lines = self.result(), self.metrics_file.read_bytes().splitlines(keepends=True)
+        if result is None or not lines:
+            return
+        kept = b"".join(lines[:-1])
+        before = decode_report(lines[-2].decode()) if len(lines) > 1 else Report(0, 0, 0.0, {})
+        status = self.status()
+        last = Report(
+            epoch=status.epochs if status else before.epoch,
+            step=before.step,
+            time=(status.ended if status else None) or before.time,
+            values=result.metrics,
+            attempt=result.attempt,
+        )
+        write_atomically(self.metrics_file, kept + encode_report(last).encode())
 
     def _complete_lines(self) -> Iterator[str]:
         if not self.metrics_file.exists():
@@ -124,6 +151,19 @@ class TrialDirectory:
             for line in file:
                 if line.endswith("\n") and line.startswith("{"):
                     yield line
+
+
+def _last_line(path: Path) -> bytes:
+    with path.open("rb") as file:
+        file.seek(max(0, file.seek(0, os.SEEK_END) - TAIL_BYTES))
+        return (file.read().splitlines(keepends=True) or [b""])[-1]
+
+
+def _is_report(line: bytes) -> bool:
+    try:
+        return line.endswith(b"\n") and bool(decode_report(line.decode()))
+    except (ValueError, TypeError, KeyError, AttributeError):
+        return False
 
 
 def _read(cls: type[Record], path: Path) -> Record | None:
@@ -153,9 +193,19 @@ class SweepDirectory:
         return self.path / "report"
 
     @property
+    def log(self) -> Path:
+        """What the sweep's Ray jobs printed."""
+        return self.path / "log.txt"
+
+    @property
     def stop_file(self) -> Path:
         """Its presence asks every running trial of the sweep to save and stop."""
         return self.path / "stop"
+
+    @property
+    def claims(self) -> Path:
+        """The lease of whoever runs the sweep."""
+        return self.path / "claims"
 
     def submit(self, text: str, plan: dict[str, Any]) -> None:
         """Keep the sweep file as it was submitted, and the plan made from it."""

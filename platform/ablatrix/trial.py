@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
 import platform
 import sys
@@ -13,20 +15,23 @@ from pathlib import Path
 
 import psutil
 
-from ablatrix.attempt import Attempt, Heartbeat
+from ablatrix.attempt import SUPERSEDED, Attempt, Heartbeat
 from ablatrix.environment import environment
-from ablatrix.lease import Held, lease
+from ablatrix.lease import Held, Lease, Superseded, lease
 from ablatrix.records import Result
 from ablatrix.store import Store, TrialDirectory
 
-LOCK_WAIT_S = 30.0
-# Exit codes of the trial's process, for the worker that waits for it.
+# An owner that was killed has lost its claim already; one that is ending needs a moment.
+LOCK_WAIT_S = 5.0
+# Exit codes of the trial's process, for the worker that waits for it. SUPERSEDED is another.
 FINISHED, FAILED, STOPPED, BUSY = 0, 1, 3, 4
+NO_MEMORY = ("can't allocate memory", "not enough memory", "out of memory", "CUBLAS_STATUS_ALLOC_FAILED")  # torch's words
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @dataclass(frozen=True)
 class Order:
-    """All that a worker is told; the rest it reads from the store."""
+    """All that a worker is told; the rest it reads from the store. `run` names the run that wants the trial."""
 
     store: str
     trial: str
@@ -34,6 +39,7 @@ class Order:
     threads: int
     gpus: float
     owner: int
+    run: str = ""
 
 
 def run(order: Order) -> None:
@@ -44,45 +50,69 @@ def run(order: Order) -> None:
         os.environ["CUDA_VISIBLE_DEVICES"] = ""  # Ray leaves it unset, and so every GPU visible
     code = BUSY
     try:
-        with lease(directory.path / "lock", wait_s=LOCK_WAIT_S):
-            code = FINISHED if directory.result() else _attempt(directory, order)
-    except Held:
-        print(f"Trial {order.trial} is running in another process; left alone.")
-    sys.stdout.flush()
-    sys.stderr.flush()
+        if directory.result():
+            code = FINISHED
+        else:
+            with lease(directory.claims, LOCK_WAIT_S, order.run) as claim:
+                code = FINISHED if directory.result() else _attempt(directory, order, claim)
+    except Held as error:
+        print(f"Trial {order.trial} is running in another process and left alone: {error}.")
+    except Superseded as error:
+        print(f"{error}; this attempt ends here.")
+        code = SUPERSEDED
+    except Exception:  # the store itself cannot be written
+        traceback.print_exc()
+        code = FAILED
+    _end(code)
+
+
+def _end(code: int) -> None:
+    """Leave without the interpreter's farewell, which waits for threads and may crash in native libraries."""
+    with contextlib.suppress(OSError):
+        sys.stdout.flush()
+        sys.stderr.flush()
     os._exit(code)
 
 
-def _attempt(directory: TrialDirectory, order: Order) -> int:
+def _attempt(directory: TrialDirectory, order: Order, claim: Lease) -> int:
     import torch
 
-    from ablatrix_models.recipe import Recipe
-    from ablatrix_models.session import TrialStopped
-
     torch.set_num_threads(order.threads)
-    attempt = Attempt(directory, Path(order.stop_file), order.threads, epochs=0)
+    attempt = Attempt(directory, Path(order.stop_file), order.threads, epochs=0, lease=claim)
     began = time.strftime("%Y-%m-%d %H:%M:%S %Z")
     print(f"--- attempt {attempt.status.attempt} on {attempt.status.host}, {order.threads} threads, {began}", flush=True)
     with Heartbeat(attempt, _owner_alive(order.owner)):
-        try:
-            directory.write_environment(environment(attempt.status.attempt, bool(order.gpus)))
-            asked = directory.recipe()
-            recipe = Recipe.read(asked.recipe)
-            attempt.write(epochs=recipe.schedule.epochs)
-            metrics, device = _train(recipe, asked.seed, attempt, order)
-        except TrialStopped:
-            attempt.write(state="stopped", ended=time.time(), cause="stopped", message="stopped by request; its checkpoint is saved")
-            return STOPPED
-        except Exception as error:
-            traceback.print_exc()
-            attempt.write(state="failed", ended=time.time(), cause=cause_of(error), message=_first_line(error))
-            return FAILED
-    attempt.write()
-    status = attempt.status
-    directory.write_result(
-        Result(directory.id, metrics, status.attempt, round(status.seconds, 3), order.threads, status.host, device, _versions())
-    )
-    attempt.write(state="finished", ended=time.time(), epoch=recipe.schedule.epochs)
+        code = _worked(directory, order, attempt)
+    return code
+
+
+def _worked(directory: TrialDirectory, order: Order, attempt: Attempt) -> int:
+    """Train, evaluate and write down how it went."""
+    from ablatrix_models.recipe import Recipe
+    from ablatrix_models.session import TrialStopped
+
+    try:
+        directory.write_environment(environment(attempt.status.attempt, bool(order.gpus)))
+        asked = directory.recipe()
+        recipe = Recipe.read(asked.recipe)
+        attempt.write(epochs=recipe.schedule.epochs)
+        metrics, device = _train(recipe, asked.seed, attempt, order)
+        attempt.write()
+        status = attempt.status
+        seconds = round(status.seconds, 3)
+        result = Result(directory.id, metrics, status.attempt, seconds, order.threads, status.host, device, _versions())
+        attempt.check()
+        directory.write_result(result)
+        attempt.write(state="finished", ended=time.time(), epoch=recipe.schedule.epochs)
+    except TrialStopped:
+        attempt.write(state="stopped", ended=time.time(), cause="stopped", message="stopped by request; its checkpoint is saved")
+        return STOPPED
+    except Superseded:
+        raise
+    except Exception as error:
+        traceback.print_exc()
+        attempt.fail(cause_of(error), _first_line(error))
+        return FAILED
     return FINISHED
 
 
@@ -102,6 +132,10 @@ def _train(recipe: object, seed: int, attempt: Attempt, order: Order) -> tuple[d
 
 def cause_of(error: BaseException) -> str:
     """The kind of a failure, which decides whether trying again can help."""
+    # torch wraps what a file's write raised in an error of its own.
+    for inner in (error, error.__cause__, error.__context__):
+        if isinstance(inner, OSError) and inner.errno in DISK_FULL:
+            return "disk full"
     names = {cls.__name__ for cls in type(error).__mro__}
     known = {
         "Diverged": "diverged",
@@ -112,8 +146,8 @@ def cause_of(error: BaseException) -> str:
         "RecipeError": "recipe",
         "DamagedRecord": "recipe",
     }
-    if isinstance(error, OSError) and error.errno == 28:
-        return "disk full"
+    if isinstance(error, RuntimeError) and any(words in str(error) for words in NO_MEMORY):
+        return "out of memory"
     return next((cause for name, cause in known.items() if name in names), "error")
 
 

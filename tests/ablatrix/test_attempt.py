@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import torch
 
 from ablatrix import attempt as attempts
 from ablatrix.attempt import Attempt, Heartbeat
+from ablatrix.lease import Lease, Superseded, lease
 from ablatrix.store import Store, TrialDirectory
 
 ID = "0123456789abcdef"
@@ -250,3 +252,56 @@ def test_a_process_ends_when_its_owner_is_gone(directory: TrialDirectory) -> Non
 
     assert alive
     assert ended == 1
+
+
+def test_a_later_attempt_fences_the_earlier_one_whatever_it_still_writes(directory: TrialDirectory) -> None:
+    """A process on a node that was lost for a while: its claim is overruled, it knows nothing of that, and goes on."""
+    with lease(directory.claims) as first_claim:
+        first = Attempt(directory, directory.path / "stop", 1, 5, first_claim)
+        first.load_checkpoint()
+        first.report(1, 10, {"train.loss": 1.0})
+        first.save_checkpoint(state(10))
+        (directory.claims / "000002.json").write_text("{}")  # as another host makes it
+        second = Attempt(directory, directory.path / "stop", 1, 5, Lease(directory.claims, 2, first_claim.owner))
+        second.load_checkpoint()
+        second.report(2, 20, {"train.loss": 0.5})
+        writes: list[Callable[[], object]] = [
+            lambda: first.report(2, 20, {"train.loss": 9.9}), lambda: first.save_checkpoint(state(99)), lambda: first.write(epoch=9),
+            first.load_checkpoint, lambda: first.fail("error", "late"),
+        ]  # fmt: skip
+        for write in writes:
+            with pytest.raises(Superseded):
+                write()
+    status = directory.status()
+    assert status is not None
+
+    assert [(r.epoch, r.attempt, r.values["train.loss"]) for r in directory.reports()] == [(1, 1, 1.0), (2, 2, 0.5)]
+    assert (status.attempt, status.epoch, status.state) == (2, 2, "running")
+    assert (begin(directory).load_checkpoint() or {})["step"] == 10
+
+
+def test_a_line_that_slips_past_the_fence_goes_to_a_file_that_nobody_reads(directory: TrialDirectory) -> None:
+    first = begin(directory)
+    first.load_checkpoint()
+    second = begin(directory)
+    second.load_checkpoint()
+    first.report(1, 10, {"train.loss": 9.9})
+    second.report(1, 10, {"train.loss": 1.0})
+
+    assert [r.values["train.loss"] for r in directory.reports()] == [1.0]
+
+
+def test_an_attempt_that_died_without_a_word_is_counted_by_the_next(directory: TrialDirectory) -> None:
+    begin(directory)
+    begin(directory).fail("error", "KeyError: 'x'")
+    third = begin(directory)
+
+    assert third.status.failures == {"lost": 1, "error": 1}
+
+
+def test_what_a_killed_save_left_is_cleared_away(directory: TrialDirectory) -> None:
+    run_to(directory, epochs=2, saved=2)
+    (directory.checkpoint / "state.7.tmp").write_bytes(b"half")
+    begin(directory).load_checkpoint()
+
+    assert [file.name for file in directory.checkpoint.iterdir()] == ["state.pt"]

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+import os
 import signal
 import subprocess
 import sys
@@ -9,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from ablatrix.lease import Held, is_held, lease
+from ablatrix import lease as leases
+from ablatrix.lease import Held, Superseded, is_held, lease
 
 HOLD = (
     "import sys, time, pathlib; from ablatrix.lease import lease\n"
@@ -83,3 +86,103 @@ def test_waiting_gets_it_as_soon_as_the_owner_lets_go(tmp_path: Path) -> None:
 def test_waiting_ends_with_held(tmp_path: Path) -> None:
     with lease(tmp_path / "lock"), pytest.raises(Held), lease(tmp_path / "lock", wait_s=0.15):
         pytest.fail("held twice")
+
+
+def abroad(path: Path, run: str = "", ago_s: float = 0.0) -> Path:
+    """A claim that a process of another machine made, and renewed `ago_s` seconds ago."""
+    path.mkdir(parents=True, exist_ok=True)
+    file = path / f"{len(list(path.iterdir())) + 1:06d}.json"
+    file.write_text(json.dumps({"host": "node-9", "machine": "another kernel", "pid": 1, "born": 0.0, "run": run, "released": False}))
+    os.utime(file, (time.time() - ago_s, time.time() - ago_s))
+    return file
+
+
+def test_another_machines_claim_holds_while_it_is_renewed_and_is_free_a_minute_later(tmp_path: Path) -> None:
+    abroad(tmp_path / "fresh", ago_s=5)
+    abroad(tmp_path / "stale", ago_s=leases.STALE_S + 5)
+
+    assert is_held(tmp_path / "fresh")
+    with pytest.raises(Held, match="process 1 on node-9"), lease(tmp_path / "fresh"):
+        pytest.fail("held twice")
+    with lease(tmp_path / "stale") as taken:
+        assert taken.number == 2
+
+
+def test_a_held_claim_is_renewed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(leases, "RENEW_S", 0.05)
+    with lease(tmp_path / "lock") as claim:
+        file = next((tmp_path / "lock").iterdir())
+        os.utime(file, (1.0, 1.0))
+        deadline = time.monotonic() + 20
+        while file.stat().st_mtime == 1.0 and time.monotonic() < deadline:
+            time.sleep(0.02)
+
+        assert time.time() - file.stat().st_mtime < 60
+        assert claim.held()
+
+
+def test_an_owner_that_was_overruled_knows_it_and_does_not_release_its_successor(tmp_path: Path) -> None:
+    with lease(tmp_path / "lock") as early:
+        abroad(tmp_path / "lock")
+        held = early.held()
+        with pytest.raises(Superseded, match=r"claim 1 of .* was overruled"):
+            early.check()
+
+    assert not held
+    assert is_held(tmp_path / "lock")
+
+
+def test_numbers_only_grow_and_old_claims_are_tidied_away(tmp_path: Path) -> None:
+    numbers = []
+    for _ in range(5):
+        with lease(tmp_path / "lock") as claim:
+            numbers.append(claim.number)
+
+    assert numbers == [1, 2, 3, 4, 5]
+    assert len(list((tmp_path / "lock").iterdir())) == leases.KEPT
+
+
+def test_a_run_overrules_its_own_earlier_claim_after_a_moment_and_nobody_elses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(leases, "YIELD_S", 0.2)
+    abroad(tmp_path / "ours", run="run-1")
+    abroad(tmp_path / "theirs", run="run-2")
+    with lease(tmp_path / "ours", run="run-1") as taken:
+        assert taken.number == 2
+    with pytest.raises(Held), lease(tmp_path / "theirs", run="run-1", wait_s=0.5):
+        pytest.fail("held twice")
+
+
+def test_a_pid_that_was_given_to_another_process_is_no_owner(tmp_path: Path) -> None:
+    with lease(tmp_path / "lock"):
+        file = next((tmp_path / "lock").iterdir())
+        claim = json.loads(file.read_text())
+    file.write_text(json.dumps(claim | {"born": claim["born"] - 100.0, "released": False}))
+
+    assert not is_held(tmp_path / "lock")
+
+
+def test_a_claim_that_was_not_written_yet_is_held(tmp_path: Path) -> None:
+    (tmp_path / "lock").mkdir()
+    (tmp_path / "lock" / "000001.json").touch()
+
+    assert is_held(tmp_path / "lock")
+
+
+def test_of_many_that_claim_at_once_one_holds_it_at_a_time(tmp_path: Path) -> None:
+    inside, most = [], []
+
+    def own() -> None:
+        for _ in range(5):
+            with lease(tmp_path / "lock", wait_s=60) as claim:
+                inside.append(claim.number)
+                most.append(len(inside))
+                time.sleep(0.002)
+                inside.remove(claim.number)
+
+    owners = [threading.Thread(target=own) for _ in range(6)]
+    for owner in owners:
+        owner.start()
+    for owner in owners:
+        owner.join()
+
+    assert most == [1] * 30

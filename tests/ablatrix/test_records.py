@@ -114,3 +114,35 @@ def test_read_json_tells_no_file_from_a_bad_one(tmp_path: Path) -> None:
     assert read_json(tmp_path / "none.json") is None
     with pytest.raises(ValueError, match="no JSON object"):
         read_json(tmp_path / "list.json")
+
+
+def line(attempt: int, step: int, name: str = "train.loss") -> Report:
+    return Report(step // 10, step, 0.0, {name: 1.0}, attempt)
+
+
+@pytest.mark.parametrize(
+    ("written", "kept"),
+    [
+        ([(1, 10), (1, 20), (2, 30)], [(1, 10), (1, 20), (2, 30)]),
+        ([(1, 10), (2, 20), (1, 20), (1, 30), (2, 30)], [(1, 10), (2, 20), (2, 30)]),
+        ([(1, 10), (1, 20), (1, 30), (2, 20), (2, 30)], [(1, 10), (2, 20), (2, 30)]),
+        ([(0, 10), (0, 20)], [(0, 10), (0, 20)]),
+    ],
+    ids=["resumed", "late", "slipped in before the later attempt spoke", "unnumbered"],
+)
+def test_lines_of_a_fenced_attempt_do_not_count(written: list[tuple[int, int]], kept: list[tuple[int, int]]) -> None:
+    assert [(r.attempt, r.step) for r in records.fenced(line(*w) for w in written)] == kept
+
+
+def test_the_evaluation_of_a_later_attempt_stands_beside_the_epoch_that_an_earlier_one_trained() -> None:
+    both = [line(1, 20), line(2, 20, "knn.top1")]
+
+    assert records.fenced(both) == both
+
+
+def test_the_attempt_of_a_report_is_kept_and_old_lines_have_none() -> None:
+    old = '{"epoch": 1, "step": 10, "time": 0.0, "values": {}}\n'
+
+    assert decode_report(encode_report(line(3, 10))).attempt == 3
+    assert decode_report(old).attempt == 0
+    assert "attempt" not in encode_report(decode_report(old))

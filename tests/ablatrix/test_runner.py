@@ -64,7 +64,8 @@ def test_a_sweep_with_a_failing_cell_finishes_the_others_and_says_why(tmp_path: 
     assert all(str(trial.log) in first.stderr for trial in failed)
     assert "Traceback" not in first.stderr
     assert second.returncode == 3, second.stderr
-    assert "2 trials to run, 2 in the store" in second.stderr
+    assert "0 trials to run, 2 in the store" in second.stderr
+    assert "2 diverged before and are left alone" in second.stderr
     finished = after_first.keys() - {trial.id for trial in failed}
     assert {i: after_second[i] for i in finished} == {i: after_first[i] for i in finished}
     assert (store / "sweeps" / "tiny" / "report" / "report.html").is_file()

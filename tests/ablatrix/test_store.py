@@ -125,3 +125,17 @@ def test_what_is_not_there_is_told_with_the_next_step(tmp_path: Path) -> None:
         store.trial(ID).recipe()
     with pytest.raises(InvalidInput, match=r"no sweep 'x' in this store\. See `ablatrix list`"):
         store.sweep("x").plan()
+
+
+@pytest.mark.parametrize("spoilt", ["", "{", '{"epoch": 3, "step": 81', "\0\0\0\n", '{"epoch": 3}\n'])
+def test_the_last_line_of_a_finished_trial_is_written_anew_where_it_was_spoilt(tmp_path: Path, spoilt: str) -> None:
+    trial = finish(submit(tmp_path), 0)
+    lines = trial.metrics_file.read_text().splitlines(keepends=True)
+    trial.metrics_file.write_text("".join(lines[:-1]) + (spoilt or lines[-1]))
+    trial.mend()
+    result = trial.result()
+    assert result is not None
+
+    assert [report.epoch for report in trial.reports()][:2] == [1, 2]
+    assert len(trial.reports()) == 3
+    assert trial.reports()[-1].values == (result.metrics if spoilt else {"train.loss": 5.0 / 3, **result.metrics})

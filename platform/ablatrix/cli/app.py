@@ -12,6 +12,8 @@ import typer
 from ablatrix.cli import output
 from ablatrix.cli.data import data_app
 from ablatrix.cli.options import (
+    AddressOption,
+    BreakerOption,
     JsonOption,
     ProfileOption,
     SetOption,
@@ -89,11 +91,34 @@ def run(
     tracking_uri: UriOption = None,
     pairs: SetOption = [],  # noqa: B006
     cpus: Annotated[int | None, typer.Option(min=1, help="CPU cores to use; default: all of this machine.")] = None,
+    address: AddressOption = None,
+    breaker: BreakerOption = None,
 ) -> None:
     """Run what the store lacks of a sweep, with live progress. Running it again resumes."""
     from ablatrix.cli import running
 
-    running.run(make_plan(load_spec(sweep), profile, pairs), Store.at(store), tracking_uri, cpus)
+    running.run(make_plan(load_spec(sweep), profile, pairs), Store.at(store), tracking_uri, cpus, address, breaker)
+
+
+@app.command()
+def submit(
+    sweep: SweepArgument,
+    profile: ProfileOption = None,
+    store: StoreOption = None,
+    pairs: SetOption = [],  # noqa: B006
+    address: Annotated[
+        str | None, typer.Option("--address", help="Dashboard of a Ray head, such as http://10.0.0.1:8265; else RAY_API_SERVER_ADDRESS.")
+    ] = None,
+    token_file: Annotated[Path | None, typer.Option("--token-file", help="File with the cluster's token; else Ray's own places.")] = None,
+    breaker: BreakerOption = None,
+    tracking_uri: UriOption = None,
+) -> None:
+    """Send a sweep to a Ray cluster as a job, and return at once. The store must lie on a path that all its nodes share."""
+    from ablatrix.cli import submitting
+
+    options = ["--max-failures", str(breaker)] if breaker else []
+    options += ["--tracking-uri", tracking_uri] if tracking_uri else []
+    submitting.show(submitting.submit(load_spec(sweep), profile, pairs, Store.at(store), address, token_file, options), Store.at(store))
 
 
 @app.command()
@@ -193,28 +218,37 @@ def show(
 
 @app.command()
 def logs(
-    trial: Annotated[str, typer.Argument(metavar="TRIAL", help="A trial id, or its first digits.")],
+    what: Annotated[str, typer.Argument(metavar="TRIAL|SWEEP", help="A trial id or its first digits, or a sweep that was submitted.")],
     store: StoreOption = None,
 ) -> None:
-    """Print everything that a trial printed, all attempts."""
+    """Print everything that a trial printed, all attempts; of a sweep, what its Ray jobs printed."""
     from ablatrix.cli import listing
 
-    log = listing.find_trial(Store.at(store), trial).log
+    place = Store.at(store)
+    log = listing.find_log(place, what)
     if not log.exists():
-        raise InvalidInput(f"the trial has printed nothing yet ({log}).")
+        raise InvalidInput(f"{what} has printed nothing yet ({log}).")
     sys.stdout.write(log.read_text(errors="replace"))
 
 
 @app.command()
 def stop(sweep: StoredArgument = None, profile: ProfileOption = None, store: StoreOption = None) -> None:
     """Ask a running sweep to save its checkpoints and stop, from another shell."""
-    from ablatrix.lease import is_held
+    from ablatrix.cli import stopping
 
-    directory = stored_sweep(Store.at(store), sweep, profile)
-    if not is_held(directory.path / "lock"):
-        raise InvalidInput(f"the sweep {directory.name!r} is not running in this store.")
-    directory.stop_file.touch()
-    output.notes().print(f"{directory.name}: running trials save and stop. `ablatrix run` goes on from there.")
+    stopping.stop(stored_sweep(Store.at(store), sweep, profile))
+
+
+@app.command()
+def retry(
+    what: Annotated[str, typer.Argument(metavar="SWEEP|TRIAL", help="A sweep of the store, or a trial id or its first digits.")],
+    profile: ProfileOption = None,
+    store: StoreOption = None,
+) -> None:
+    """Free failed trials to be tried again, those that diverged too; a sweep that runs takes them up at once."""
+    from ablatrix.cli import retrying
+
+    retrying.retry(Store.at(store), what, profile)
 
 
 @app.command()

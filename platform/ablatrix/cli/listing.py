@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from rich.table import Table
@@ -63,6 +64,13 @@ def find_trial(store: Store, given: str) -> TrialDirectory:
             f"{given!r} are the first digits of {len(found)} trials: {', '.join(trial.id for trial in found[:5])}. Give more digits."
         )
     raise InvalidInput(f"the store {store.root} holds no trial {given!r}. See `ablatrix status`.")
+
+
+def find_log(store: Store, given: str) -> Path:
+    """The log of a trial, or of a sweep that was submitted as a Ray job."""
+    if given and Path(given).name == given and (sweep := store.sweep(given)).path.is_dir():
+        return sweep.log
+    return find_trial(store, given).log
 
 
 def show_trial(store: Store, given: str, as_json: bool) -> None:

@@ -26,6 +26,12 @@ ProfileOption = Annotated[str | None, typer.Option("--profile", help="The same s
 SetOption = Annotated[list[str], typer.Option("--set", metavar="KEY=VALUE", help="Change a recipe key in every cell; may be repeated.")]
 UriOption = Annotated[str | None, typer.Option("--tracking-uri", help="MLflow; else MLFLOW_TRACKING_URI, else SQLite in the store.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Machine-readable output on stdout.")]
+AddressOption = Annotated[
+    str | None, typer.Option("--address", help="A running Ray cluster, HOST:PORT of its head, or auto; default: a Ray of our own.")
+]
+BreakerOption = Annotated[
+    int | None, typer.Option("--max-failures", min=1, help="Stop the sweep after so many failures of one cause; default: 5.")
+]
 
 
 def load_spec(given: str) -> Spec:
@@ -84,6 +90,8 @@ def stored_sweep(store: Store, given: str | None, profile: str | None) -> SweepD
     except InvalidInput:
         shown = ", ".join(names) or "none"
         raise InvalidInput(f"the store {store.root} holds no sweep {given + suffix!r}. It holds: {shown}.") from None
+    if name not in names and (store.sweep(name).path / "job.json").exists():
+        raise InvalidInput(f"the sweep {name!r} was submitted and has not begun yet. `ablatrix logs {name}` shows what its job says.")
     if name not in names:
         raise InvalidInput(f"the sweep {name!r} was never run in the store {store.root}. Start it with `ablatrix run {given}`.")
     return names[name]

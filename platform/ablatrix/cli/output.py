@@ -27,6 +27,8 @@ def notes() -> Console:
 def command() -> str:
     """How the user called us: `ablatrix` where that is on the path, else the script's own path."""
     script = Path(sys.argv[0])
+    if script.name == "__main__.py":
+        return "python -m ablatrix"
     found = shutil.which(script.name)
     if found and Path(found).resolve() == script.resolve():
         return script.name

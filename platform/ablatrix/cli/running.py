@@ -17,11 +17,12 @@ from rich.live import Live
 from ablatrix import board
 from ablatrix.cli import output
 from ablatrix.environment import source_version
-from ablatrix.errors import Interrupted, Refused, TrialsMissing, Unreachable
+from ablatrix.errors import AblatrixError, DamagedRecord, Interrupted, Refused, TrialsMissing, Unreachable
 from ablatrix.lease import Held, lease
+from ablatrix.lease import owner as lease_owner
 from ablatrix.plan import Plan
 from ablatrix.runner import Runner
-from ablatrix.store import Store, SweepDirectory
+from ablatrix.store import Store, SweepDirectory, TrialDirectory
 from ablatrix.tracking.address import public_command
 
 REFRESH_S = 0.5
@@ -29,8 +30,10 @@ REPORT_S = 30.0
 MIRROR_S = 3.0
 
 
-def run(plan: Plan, store: Store, tracking_uri: str | None, cpus: int | None) -> None:
-    """Run what the store lacks; raises TrialsMissing, Interrupted or Unreachable at the end of what could be done."""
+def run(
+    plan: Plan, store: Store, tracking_uri: str | None, cpus: int | None, address: str | None = None, breaker: int | None = None
+) -> None:
+    """Run what the store lacks; raises TrialsMissing, Interrupted, Refused or Unreachable at the end of what could be done."""
     from ablatrix.tracking import Mirror
     from ablatrix.tracking import tracking_uri as chosen_uri
 
@@ -38,33 +41,57 @@ def run(plan: Plan, store: Store, tracking_uri: str | None, cpus: int | None) ->
     uri = chosen_uri(tracking_uri, store)
     mirror = Mirror(store, sweep.name, uri)
     try:
-        with lease(sweep.path / "lock"):
+        with lease(sweep.claims):
             missing = submit(plan, store, sweep)
-            runner = Runner(store, sweep, plan.resources, cpus or len(os.sched_getaffinity(0)))
+            runner = Runner(store, sweep, plan.resources, cpus or len(os.sched_getaffinity(0)), address, breaker)
             with _mirrored(mirror), _interruptible(runner) as interrupted:
                 if missing:
-                    output.notes().print(f"{runner.concurrency} at a time, {plan.resources.cpus} CPU threads each")
+                    at_once = f"on the Ray cluster at {address}" if address else f"{runner.concurrency} at a time"
+                    output.notes().print(f"{at_once}, {plan.resources.cpus} CPU threads each")
                     runner.start(missing)
                 _follow(store, sweep, runner, mirror)
             _conclude(store, sweep, runner, interrupted, mirror)
     except Held:
         raise Refused(
-            f"the sweep {sweep.name!r} is already running in this store. Follow it with `ablatrix status {sweep.name} --watch`."
+            f"the sweep {sweep.name!r} is already running in this store ({lease_owner(sweep.claims)}). "
+            f"Follow it with `ablatrix status {sweep.name} --watch`."
         ) from None
 
 
-def submit(plan: Plan, store: Store, sweep: SweepDirectory) -> list[str]:
-    """Write the sweep file, the plan and the trials' recipes; returns the ids of the trials that are not finished."""
+def keep_plan(plan: Plan, store: Store, sweep: SweepDirectory) -> None:
+    """Write the sweep file, the plan and the trials' recipes."""
     commit, dirty = source_version()
     command = public_command(["ablatrix", *sys.argv[1:]])
     sweep.submit(plan.spec.document.text, plan.as_mapping() | {"commit": commit, "dirty": dirty, "command": command})
-    wanted = {trial.id: trial for trial in plan.trials}
-    for trial in wanted.values():
+    for trial in {trial.id: trial for trial in plan.trials}.values():
         store.trial(trial.id).create(trial.record())
-    missing = [trial for trial in wanted if store.trial(trial).result() is None]
-    done = len(wanted) - len(missing)
-    output.notes().print(f"{sweep.name}: {len(missing)} trials to run, {done} in the store {store.root}")
+
+
+def submit(plan: Plan, store: Store, sweep: SweepDirectory) -> list[str]:
+    """Keep the plan; returns the ids of the trials that are to run, in the plan's order.
+
+    Seeds are outermost there, so that a whole table of n = 1 exists early. What diverged would diverge again, and stays out.
+    """
+    keep_plan(plan, store, sweep)
+    wanted = list(dict.fromkeys(trial.id for trial in plan.trials))
+    lacking = [trial for trial in wanted if store.trial(trial).result() is None]
+    missing = [trial for trial in lacking if not _diverged(store.trial(trial))]
+    for trial in set(wanted) - set(lacking):
+        store.trial(trial).mend()
+    done, left = len(wanted) - len(lacking), len(lacking) - len(missing)
+    notes = output.notes()
+    notes.print(f"{sweep.name}: {len(missing)} trials to run, {done} in the store {store.root}")
+    if left:
+        notes.print(f"{left} diverged before and are left alone; `{output.command()} retry {sweep.name}` frees them.", style="yellow")
     return missing
+
+
+def _diverged(trial: TrialDirectory) -> bool:
+    try:
+        status = trial.status()
+    except DamagedRecord:
+        return False
+    return status is not None and status.state == "failed" and status.cause == "diverged"
 
 
 @contextmanager
@@ -160,9 +187,17 @@ def _conclude(store: Store, sweep: SweepDirectory, runner: Runner, interrupted: 
     notes.print(f"Report:  {sweep.report / 'report.html'}")
     notes.print(f"MLflow:  {output.command()} ui {sweep.name}" + ("" if Store.at(None).root == store.root else f" --store {store.root}"))
     if runner.error:
-        raise runner.error if isinstance(runner.error, Unreachable) else Unreachable(f"Ray ended: {runner.error}") from runner.error
+        raise runner.error if isinstance(runner.error, AblatrixError) else Unreachable(f"Ray ended: {runner.error}") from runner.error
     missing = sum(count for state, count in now.counts().items() if state != "finished")
+    if runner.tripped:
+        raise TrialsMissing(f"{runner.tripped}. Mend the cause; the same command goes on.")
     if interrupted.is_set() or sweep.stop_file.exists():  # by Ctrl-C, or by `ablatrix stop`
         raise Interrupted(f"stopped with {missing} trials unfinished; their checkpoints are saved. The same command goes on.")
     if missing:
-        raise TrialsMissing(f"{missing} trials are not finished. The same command runs them again.")
+        raise TrialsMissing(f"{missing} trials are not finished. {_next_step(now, sweep)}")
+
+
+def _next_step(now: board.Board, sweep: SweepDirectory) -> str:
+    causes = {trial.cause for cell in now.cells for trial in cell.trials if trial.state != "finished"}
+    freeing = f"`{output.command()} retry {sweep.name}` frees those that diverged."
+    return freeing if causes == {"diverged"} else "The same command runs them again" + (f"; {freeing}" if "diverged" in causes else ".")

@@ -1,0 +1,128 @@
+"""`ablatrix submit`: the sweep as a job of a Ray cluster, which runs on when this shell is closed."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import sys
+import tempfile
+import time
+import uuid
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from ablatrix import document, lease
+from ablatrix import plan as plans
+from ablatrix.cli import output
+from ablatrix.cli.options import make_plan, overrides
+from ablatrix.errors import AblatrixError, InvalidInput, Refused, SweepFileError
+from ablatrix.job import Job, check_server, server_address, write_job
+from ablatrix.spec import PAPER, Spec
+from ablatrix.store import Store, SweepDirectory
+from ablatrix.tracking.address import public_command
+
+# What the job is to know of this shell: places on the shared file system, and where MLflow is.
+PASSED_ON = ("ABLATRIX_DATA", "ABLATRIX_CACHE", "MLFLOW_TRACKING_URI", "MLFLOW_TRACKING_TOKEN")
+
+
+def submit(
+    loaded: Spec, profile: str | None, pairs: list[str], store: Store, server: str | None, token_file: Path | None, options: list[str]
+) -> Job:
+    """Check the sweep, send it with our own code, and return at once. `options` are passed on to `ablatrix run`."""
+    if token_file:
+        os.environ["RAY_AUTH_TOKEN_PATH"] = str(token_file.expanduser().absolute())
+    problems = plans.check(loaded, overrides(pairs))
+    if problems:
+        raise SweepFileError(loaded.path, problems)
+    address = server_address(server)
+    check_server(address)
+    sweep = store.sweep(loaded.file.sweep + (f"@{profile}" if profile and profile != PAPER else ""))
+    if lease.is_held(sweep.claims):
+        raise Refused(f"the sweep {sweep.name!r} is already running in this store ({lease.owner(sweep.claims)}).")
+    _remember_plan(loaded, profile, pairs, store, sweep)
+    job = Job(
+        f"{sweep.name.replace('@', '-')}-{uuid.uuid4().hex[:8]}",
+        sweep.name,
+        address,
+        public_command(["ablatrix", *sys.argv[1:]]),
+        time.time(),
+    )
+    with tempfile.TemporaryDirectory(prefix="ablatrix-submit-") as directory:
+        file = stage(loaded.path, Path(directory))
+        given = [file, "--store", str(store.root), "--address", "auto", *options]
+        given += ["--profile", profile] if profile else []
+        given += [word for pair in pairs for word in ("--set", pair)]
+        _send(job, given, sweep, Path(directory))
+    write_job(sweep, job)
+    return job
+
+
+def show(job: Job, store: Store) -> None:
+    """The job's id to stdout, and how to follow it."""
+    output.data().print(job.id)
+    sweep, place = job.sweep, "" if Store.at(None).root == store.root else f" --store {store.root}"
+    notes, ours = output.notes(), output.command()
+    notes.print(f"Submitted to {job.server}. It runs on when this shell is closed.")
+    notes.print(f"Follow:  {ours} status {sweep} --watch{place}")
+    notes.print(f"Log:     {ours} logs {sweep}{place}")
+    notes.print(f"Stop:    {ours} stop {sweep}{place}")
+
+
+def _send(job: Job, arguments: list[str], sweep: SweepDirectory, directory: Path) -> None:
+    from ablatrix.cluster import submit_job
+
+    sweep.path.mkdir(parents=True, exist_ok=True)
+    log = shlex.quote(str(sweep.log))
+    # The log is kept in the store too, for when the head and its own logs are gone.
+    inner = f"python -m ablatrix run {shlex.join(arguments)} 2>&1 | tee -a {log}"
+    passed = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
+    submit_job(job, f"bash -o pipefail -c {shlex.quote(inner)}", directory, passed)
+
+
+def _remember_plan(loaded: Spec, profile: str | None, pairs: list[str], store: Store, sweep: SweepDirectory) -> None:
+    """Write the plan already, so that the board shows the sweep before its job starts; the data may lie on the cluster only."""
+    from ablatrix.cli.running import keep_plan
+
+    try:
+        plan = make_plan(loaded, profile, pairs)
+    except InvalidInput as error:
+        output.notes().print(f"The plan is made on the cluster: {error}", style="dim")
+        return
+    keep_plan(plan, store, sweep)
+
+
+def stage(sweep: Path, directory: Path) -> str:
+    """Copy a sweep file and the recipe files beside it that it names into `directory`; the sweep's name there."""
+    root = sweep.resolve().parent
+    for path in {sweep.resolve(), *_named_files(sweep.resolve(), set())}:
+        if not path.is_relative_to(root):
+            raise InvalidInput(f"{path} lies outside of the sweep's directory {root}, and cannot be sent along. Put it beside the sweep.")
+        target = directory / path.relative_to(root)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, target)
+    return sweep.name
+
+
+def _named_files(path: Path, seen: set[Path]) -> Iterator[Path]:
+    """Every YAML file that `path` names, and those that they name."""
+    try:
+        values = document.read(path).values
+    except AblatrixError:
+        return
+    for text in _texts(values):
+        if text.endswith((".yaml", ".yml")) and len(text) < 500:
+            named = (path.parent / text).resolve()
+            if named.is_file() and named not in seen:
+                seen.add(named)
+                yield named
+                yield from _named_files(named, seen)
+
+
+def _texts(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    inner: Iterable[Any] = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    for part in inner:
+        yield from _texts(part)

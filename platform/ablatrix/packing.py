@@ -1,0 +1,46 @@
+"""What a trial takes of a node, and whether the nodes are large enough."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ablatrix.errors import Refused
+from ablatrix.schema import Resources
+
+
+def bundle(resources: Resources, share: float = 1.0) -> dict[str, float]:
+    """One worker's part, in Ray's words and units (bytes)."""
+    asked: dict[str, float] = {"CPU": resources.cpus * share, **resources.custom}
+    if resources.gpus:
+        asked["GPU"] = min(1.0, resources.gpus * share) if resources.gpus <= 1 else resources.gpus
+    if resources.memory_gb:
+        asked["memory"] = resources.memory_gb * share * 1e9
+    return asked
+
+
+def check_fits(resources: Resources, nodes: list[dict[str, Any]]) -> None:
+    """Raises Refused where the nodes are too small for a single trial: Ray itself would wait for ever."""
+    if room(resources, 1.0, nodes) >= resources.workers:
+        return
+    shown = "; ".join(
+        ", ".join(f"{name} {amount:g}" for name, amount in sorted(node["Resources"].items()) if name in ("CPU", "GPU", *resources.custom))
+        for node in nodes
+        if node["Alive"]
+    )
+    labels = (f"{name}={value}" for name, value in resources.labels.items())
+    wanted = ", ".join([*(f"{name} {amount:g}" for name, amount in bundle(resources).items()), *labels])
+    times = f"{resources.workers} times " if resources.workers > 1 else ""
+    raise Refused(
+        f"a trial asks for {times}{wanted}, and the nodes have: {shown or 'there is none'}. "
+        "Change `resources` in the sweep file, or --cpus."
+    )
+
+
+def room(resources: Resources, share: float, nodes: list[dict[str, Any]]) -> int:
+    """How many workers the nodes of `ray.nodes()` could hold, were they empty."""
+    asked, found = bundle(resources, share), 0
+    for node in nodes:
+        labels = node.get("Labels", {})
+        if node["Alive"] and all(labels.get(name) == value for name, value in resources.labels.items()):
+            found += int(min(node["Resources"].get(name, 0.0) / amount for name, amount in asked.items()))
+    return found

@@ -1,0 +1,118 @@
+"""A warm worker's part: one trial after another, each in a child process of its own, so that nothing leaks between them."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import multiprocessing
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from multiprocessing.context import ForkServerProcess
+from pathlib import Path
+from typing import Any
+
+from ablatrix.attempt import counted
+from ablatrix.errors import AblatrixError
+from ablatrix.records import Report
+from ablatrix.store import Store, TrialDirectory
+from ablatrix.trial import STOPPED, Order, run
+
+PRELOADED = ("torch", "ablatrix_models.pretrain", "ablatrix_models.data.load", "ablatrix.trial")
+LOOK_S = 0.2  # between looks at a trial's reports
+OOM_COUNTERS = (("/sys/fs/cgroup/memory.events", "oom_kill"), ("/proc/vmstat", "oom_kill"))
+
+
+def carry_out(order: Order, follow: Callable[[Report], None] | None = None) -> int:
+    """Run one trial in a child process and wait for it; its exit code, negative for the signal that killed it.
+
+    `follow` is told every report as it comes. When it raises, as a scheduler does that stops a trial early, the child is
+    ended, the trial is marked as pruned, and what was raised goes on.
+    """
+    if Path(order.stop_file).exists():
+        return STOPPED
+    kills = _oom_kills()
+    child = _start(order)
+    try:
+        _wait(child, Store(Path(order.store)).trial(order.trial), follow)
+    except BaseException:
+        child.kill()
+        child.join()
+        _mark(order, state="stopped", cause="pruned", message="stopped early by the sweep's scheduler")
+        raise
+    code = child.exitcode if child.exitcode is not None else -signal.SIGKILL
+    if code < 0:
+        _mark_killed(order, -code, _cause(-code, _oom_kills() > kills))
+    return code
+
+
+def _start(order: Order) -> ForkServerProcess:
+    """Children come from a server process that has torch imported: full isolation for half a second instead of three."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(list(PRELOADED))
+    child = context.Process(target=run, args=(order,), name=f"trial-{order.trial}")
+    with _no_main_module():
+        child.start()
+    return child
+
+
+def _wait(child: ForkServerProcess, directory: TrialDirectory, follow: Callable[[Report], None] | None) -> None:
+    if follow is None:
+        child.join()
+        return
+    told = 0
+    while child.exitcode is None:
+        child.join(LOOK_S)
+        with contextlib.suppress(AblatrixError):  # a line that is being replaced is read at the next look
+            reports = directory.reports()
+            for report in reports[told:]:
+                follow(report)
+            told = max(told, len(reports))
+
+
+@contextmanager
+def _no_main_module() -> Iterator[None]:
+    """Keep multiprocessing from importing Ray's worker script into the child as its main module."""
+    main = sys.modules["__main__"]
+    path, spec = getattr(main, "__file__", None), getattr(main, "__spec__", None)
+    main.__file__, main.__spec__ = None, None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        main.__file__, main.__spec__ = path, spec
+
+
+def _cause(number: int, starved: bool) -> str:
+    """Who sends SIGKILL or SIGTERM is outside; what else ends a process, it has done itself."""
+    if number == signal.SIGKILL and starved:
+        return "out of memory"
+    return "killed" if number in (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP) else "crashed"
+
+
+def _mark_killed(order: Order, number: int, cause: str) -> None:
+    """Write down that a trial's process was killed from outside, which it could not do itself."""
+    name = signal.Signals(number).name
+    why = " for lack of memory on this machine" if cause == "out of memory" else ""
+    _mark(order, state="failed", cause=cause, message=f"the trial's process was ended by {name}{why}")
+
+
+def _mark(order: Order, cause: str, **changes: Any) -> None:
+    directory = Store(Path(order.store)).trial(order.trial)
+    with contextlib.suppress(AblatrixError, OSError):  # the run judges by the exit code then
+        status = directory.status()
+        if status and status.state == "running":
+            failures = counted(status.failures, cause) if changes["state"] == "failed" else status.failures
+            directory.write_status(dataclasses.replace(status, ended=time.time(), cause=cause, failures=failures, **changes))
+
+
+def _oom_kills() -> int:
+    """How many processes the kernel has killed for memory: in this container, else on this machine."""
+    for file, name in OOM_COUNTERS:
+        with contextlib.suppress(OSError, ValueError):
+            for line in Path(file).read_text().splitlines():
+                key, _, value = line.partition(" ")
+                if key == name:
+                    return int(value)
+    return 0
