@@ -11,8 +11,9 @@ from torch import Tensor, nn
 
 from ablatrix_models.data.images import ImageSet
 from ablatrix_models.data.load import load
+from ablatrix_models.recipe.backbone import ViT
 from ablatrix_models.recipe.data import Data
-from ablatrix_models.siamese_im.vit import Encoder, ViT
+from ablatrix_models.siamese_im.vit import Encoder
 
 CLASSES = ("red", "green", "blue")
 

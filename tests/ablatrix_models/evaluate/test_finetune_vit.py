@@ -14,10 +14,11 @@ from timm.layers.drop import DropPath
 from ablatrix_models.evaluate import finetune_vit as module
 from ablatrix_models.evaluate.finetune import finetune_top1
 from ablatrix_models.evaluate.finetune_vit import FinetunedViT, finetune_vit
+from ablatrix_models.recipe.backbone import ViT
 from ablatrix_models.recipe.evaluate import Finetune
 from ablatrix_models.recipe.fields import build
 from ablatrix_models.siamese_im.token_norm import token_norm
-from ablatrix_models.siamese_im.vit import Encoder, ViT
+from ablatrix_models.siamese_im.vit import Encoder
 from golden import load_golden
 
 CONFIG = Finetune(kind="vit", epochs=3, batch_size=64, lr=0.003, weight_decay=0.05, warmup_epochs=1)

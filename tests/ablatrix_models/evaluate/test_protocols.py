@@ -11,6 +11,7 @@ import torch
 from ablatrix_models.evaluate.features import extract
 from ablatrix_models.evaluate.knn import knn_top1
 from ablatrix_models.evaluate.protocols import check, evaluate
+from ablatrix_models.pretrain import initial_method
 from ablatrix_models.recipe import Recipe, RecipeError
 from ablatrix_models.recipe.evaluate import Evaluate
 from ablatrix_models.recipe.fields import build
@@ -65,6 +66,26 @@ def test_a_transformer_passes_all_four_apart_or_together(vit, train, test) -> No
     assert tuple(together) == chosen.evaluate.metrics() == ("knn.top1", "linear.top1", "finetune.top1", "logistic.top1")
     assert [{name: together[name]} for name in together] == apart
     assert together["knn.top1"] > 60  # a third is chance
+
+
+@pytest.mark.parametrize("name", ["siameseim", "mae"])
+def test_methods_with_a_transformer_are_evaluated_as_recipes_build_them(name, train, test) -> None:
+    depths = {"projector_depth": 1, "decoder_depth": 1} if name == "siameseim" else {"depth": 1}
+    chosen = Recipe.read(
+        {
+            "method": {"name": name, "dim": 16, "heads": 2, "mask": {"kind": "random", "ratio": 0.5}, **depths},
+            "backbone": {"name": "vit-tiny", "width": 16, "depth": 1, "heads": 2, "patch": 5},
+            "data": {"name": "digits", "image_size": 10},
+            "schedule": {"epochs": 0},
+            "mixing": "none",
+            "evaluate": TRANSFORMER,
+        }
+    )
+
+    found = run(chosen, initial_method(chosen, 0), train, test)
+
+    assert tuple(found) == chosen.evaluate.metrics()
+    assert found["logistic.top1"] > 45  # a third is chance
 
 
 def test_a_protocol_that_is_off_is_left_out(method, train, test) -> None:

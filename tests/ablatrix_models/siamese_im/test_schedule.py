@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import pytest
-import torch
-from timm.optim.lars import Lars
 
 from ablatrix_models.recipe.backbone import ViT
 from ablatrix_models.recipe.optimize import Schedule
@@ -68,17 +66,3 @@ def test_layer_decay_knows_every_parameter_of_the_encoder() -> None:
 
     assert set(rates.values()) == {0.125, 0.25, 0.5}
     assert {name for name, rate in rates.items() if rate == 0.125} == {"cls_token", "patch_embedding.weight", "patch_embedding.bias"}
-
-
-def test_timm_s_lars_is_the_linear_probe_s_released_optimizer() -> None:
-    golden = {key: torch.as_tensor(value) for key, value in load_golden("sim_lars_optimizer").items()}
-    weight, bias = (torch.nn.Parameter(golden[f"wd0.0__{name}_init"].clone()) for name in "wb")
-    groups = [{"params": [weight], "always_adapt": True}, {"params": [bias]}]
-    optimizer = Lars(groups, lr=float(golden["lr"]), momentum=0.9, trust_coeff=0.001)  # pyright: ignore[reportArgumentType] (its annotation says int)
-
-    for step in range(3):
-        weight.grad, bias.grad = (golden[f"wd0.0__step{step}__grad_{name}"].clone() for name in "wb")
-        optimizer.step()
-
-        torch.testing.assert_close(weight.data, golden[f"wd0.0__step{step}__w_after"], rtol=1e-5, atol=1e-6)
-        torch.testing.assert_close(bias.data, golden[f"wd0.0__step{step}__b_after"], rtol=1e-5, atol=1e-6)
