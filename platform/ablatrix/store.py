@@ -61,8 +61,12 @@ class TrialDirectory:
 
     @property
     def pictures(self) -> Path:
-        """Where pictures of the trial lie."""
+        """Where pictures of the trial lie, as PNG."""
         return self.path / "pictures"
+
+    def picture_files(self) -> list[Path]:
+        """The pictures that are there, by name; one that is being written is not."""
+        return sorted(path for path in self.pictures.glob("*.png") if not path.name.startswith("."))
 
     @property
     def checkpoint(self) -> Path:

@@ -153,10 +153,12 @@ def _follow(store: Store, sweep: SweepDirectory, runner: Runner, mirror: Any) ->
 
 def _keep_report(store: Store, sweep: SweepDirectory, mirror: Any, due: float) -> float:
     from ablatrix.cli.syncing import cell_means
+    from ablatrix_reports.trial_curves import write_trial_curves
     from ablatrix_reports.write import write_report
 
     if time.monotonic() < due:
         return due
+    write_trial_curves(store, sweep.name)
     write_report(store, sweep.name)
     mirror.cell_means(cell_means(store, sweep.name))
     return time.monotonic() + REPORT_S

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -21,6 +22,7 @@ BATCH = 1000
 PAGE = 500
 # Above this many unknown trials, one paged search is cheaper than a search for each.
 SINGLE_SEARCHES = 8
+PICTURES = "pictures"
 EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}
 
 
@@ -168,6 +170,14 @@ class Experiment:
         with border(self._address):
             for name, value in tags.items():
                 self._client.set_experiment_tag(self.id, name, value)
+
+    def upload_changed(self, run: str, files: Iterable[Path], sent: dict[str, str]) -> None:
+        """Put pictures beside the run, those whose content is not what `sent` says by name; `sent` follows."""
+        for path in files:
+            content = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+            if sent.get(path.name) != content:
+                self.upload(run, path, PICTURES)
+                sent[path.name] = content
 
     def upload(self, run: str, path: Path, folder: str | None) -> None:
         """Put a file beside the run, replacing one of the same name."""

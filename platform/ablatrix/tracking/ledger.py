@@ -19,7 +19,7 @@ END = 2**53
 @dataclass
 class SentTrial:
     """A child run. `sent` is the last (epoch, step) sent of each metric, `tags` and `data` the fingerprints of the tags and
-    the dataset sent, `seen` that of the files from which everything was sent."""
+    the dataset sent, `pictures` those of the files beside the run, `seen` that of the files from which everything was sent."""
 
     run: str
     sent: dict[str, tuple[int, int]] = field(default_factory=dict)
@@ -28,6 +28,7 @@ class SentTrial:
     data: str = ""
     status: str | None = None
     ended_ms: int | None = None
+    pictures: dict[str, str] = field(default_factory=dict)
     seen: str = ""
 
     def unsent(self, points: Iterable[Point]) -> list[Point]:

@@ -97,6 +97,7 @@ class Round:
             sent = self.sent.trials.get(planned.trial) or self._first_contact(run, tags, runs)
             points = self.experiment.send(run, sent, tags, may_go_on)
             self.progress = replace(self.progress, points=self.progress.points + points)
+            self.experiment.upload_changed(sent.run, self.store.trial(planned.trial).picture_files(), sent.pictures)
             if sent.unsent(run.points):
                 self.progress = replace(self.progress, complete=False)
             else:
@@ -145,6 +146,6 @@ class Round:
         """A fingerprint of a trial's files, of what the plan says of it and of its parent; empty while the trial waits."""
         directory = self.store.trial(planned.trial)
         files = ("status.json", "result.json", "environment.json")
-        paths = (*(directory.path / name for name in files), directory.metrics_file, directory.usage_file)
+        paths = [*(directory.path / name for name in files), directory.metrics_file, directory.usage_file, *directory.picture_files()]
         stamps = [stamp_of(path) for path in paths]
         return f"{planned.digest} {parent[:8]} {stamps}" if any(stamps) else ""

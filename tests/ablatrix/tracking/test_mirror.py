@@ -11,7 +11,7 @@ import pytest
 from ablatrix import tracking
 from ablatrix.records import Report, encode_report
 from stored_sweep import ENVIRONMENT, START, SWEEP, begin, end, finish, keep_lines, plan, report, trial_id, use
-from tracked_runs import epochs, everything, history, runs_of
+from tracked_runs import epochs, everything, files, history, runs_of
 
 pytestmark = pytest.mark.filterwarnings("ignore:The ..noload.. loader strategy is deprecated:DeprecationWarning")
 
@@ -252,3 +252,22 @@ def test_nothing_is_printed(store, uri, capfd):
     tracking.Mirror(store, SWEEP, uri).mirror_once()
 
     assert capfd.readouterr() == ("", "")
+
+
+def test_a_trials_pictures_lie_beside_its_run_and_are_sent_again_only_when_they_changed(store, uri, monkeypatch):
+    trial = finish(store, 0)
+    trial.pictures.mkdir()
+    for name in ("loss.png", "views.png", ".loss.png.half"):
+        (trial.pictures / name).write_bytes(b"one")
+    mirror = tracking.Mirror(store, SWEEP, uri)
+    mirror.mirror_once()
+    uploads: list[str] = []
+    assert mirror._experiment is not None
+    monkeypatch.setattr(mirror._experiment, "upload", lambda run, path, folder: uploads.append(f"{folder}/{path.name}"))
+
+    (trial.pictures / "loss.png").write_bytes(b"another")
+    mirror.mirror_once()
+    mirror.mirror_once()
+
+    assert files(uri, runs_of(uri)["grid=2, seed 0"]) == ["pictures/loss.png", "pictures/views.png"]
+    assert uploads == ["pictures/loss.png"]
