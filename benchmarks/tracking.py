@@ -5,7 +5,8 @@ or the database at URI); both ways then write to that one server, in turns. Abou
 Cost is processor time of this process and of the server together, so that other work on the machine counts little; the
 waiting time is printed beside it.
 
-    callback  ray.air's MLflowLoggerCallback.log_trial_result, as Ray Tune calls it in its driver
+    callback  ray.air's MLflowLoggerCallback.log_trial_result, with a result that Ray Tune handed to its callbacks in this run; Tune
+              adds a few numbers of its own, such as pid and times, which the callback logs too
     mirror    one more line in a trial's metrics.jsonl, and a whole pass of our mirror for it: the dearest case, since a
               pass sends everything that is new
     report    what a trial of ours itself waits for: its line and its status, on disk
@@ -44,12 +45,34 @@ def values(epoch: int) -> dict[str, float]:
     return {f"train.m{number:02d}": epoch + number / 100 for number in range(METRICS)}
 
 
+def result_of_tune(place: Path) -> dict[str, Any]:
+    """What Ray Tune hands to its callbacks for one report of the metrics."""
+    import ray
+    from ray import tune
+
+    seen: list[dict[str, Any]] = []
+
+    class Probe(tune.Callback):
+        def on_trial_result(self, iteration: int, trials: Any, trial: Any, result: dict[str, Any], **info: Any) -> None:
+            seen.append(dict(result))
+
+    ray.init(address="local", num_cpus=1, log_to_driver=False, logging_level="error")
+    try:
+        run = tune.RunConfig(name="probe", storage_path=str(place), verbose=0, callbacks=[Probe()])
+        tune.Tuner(lambda config: tune.report(values(1)), param_space={"grid": 2}, run_config=run).fit()
+    finally:
+        ray.shutdown()
+    assert values(1).items() <= seen[0].items()
+    return seen[0]
+
+
 class Callback:
     """Ray's callback on one trial, called as Tune calls it."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, result: dict[str, Any]) -> None:
         from ray.air.integrations.mlflow import MLflowLoggerCallback
 
+        self.result = result
         self.callback: Any = MLflowLoggerCallback(tracking_uri=url, experiment_name="ray")
         self.callback.setup()
         self.trial = _Trial(config={"grid": 2})
@@ -58,7 +81,7 @@ class Callback:
 
     def report(self) -> None:
         self.epoch += 1
-        self.callback.log_trial_result(self.epoch, self.trial, {**values(self.epoch), "training_iteration": self.epoch})
+        self.callback.log_trial_result(self.epoch, self.trial, {**self.result, **values(self.epoch), "training_iteration": self.epoch})
 
     @property
     def run(self) -> str:
@@ -154,7 +177,7 @@ def compare(store: Store, url: str, rounds: int, reports: int) -> int:
     os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"
     mirrored = Mirrored(store, url)
     with contextlib.redirect_stderr(sys.stdout):
-        callback = Callback(url)
+        callback = Callback(url, result_of_tune(store.root / "tune"))
     callback.report()
     mirrored.report_and_mirror()
     check(callback, mirrored, url)

@@ -8,7 +8,7 @@ import posixpath
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -76,6 +76,7 @@ class TrialRun:
     data: DataInput
 
 
+@cache  # every pass asks it of every point again; names are few
 def key_of(name: str) -> str:
     """`name` with every character that MLflow forbids in a metric, parameter or tag replaced by `_`."""
     safe = re.sub(r"[^/\w.\- ]", "_", name)[:MAX_KEY]
