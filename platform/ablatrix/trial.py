@@ -12,14 +12,19 @@ import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import psutil
 
 from ablatrix.attempt import SUPERSEDED, Attempt, Heartbeat
 from ablatrix.environment import environment
 from ablatrix.lease import Held, Lease, Superseded, lease
-from ablatrix.records import Result
+from ablatrix.records import Result, write_atomically
 from ablatrix.store import Store, TrialDirectory
+
+if TYPE_CHECKING:
+    from ablatrix_models.data.images import ImageSet
+    from ablatrix_models.recipe import Recipe
 
 # An owner that was killed has lost its claim already; one that is ending needs a moment.
 LOCK_WAIT_S = 5.0
@@ -126,8 +131,21 @@ def _train(recipe: object, seed: int, attempt: Attempt, order: Order) -> tuple[d
     assert isinstance(recipe, Recipe)
     device = torch.device("cuda" if order.gpus else "cpu")
     train, test = load(recipe.data, "train"), load(recipe.data, "test")
+    _draw_patches(attempt.directory, recipe, seed, train)
     metrics = train_and_evaluate(recipe, seed, train, test, attempt, device)
     return metrics, torch.cuda.get_device_name() if order.gpus else "cpu"
+
+
+def _draw_patches(directory: TrialDirectory, recipe: Recipe, seed: int, train: ImageSet) -> None:
+    """Leave a picture of what a method of dense prediction predicts. A trial never fails for want of a picture."""
+    from ablatrix_models.patch_picture import patch_picture
+
+    place = directory.pictures / "patches.png"
+    try:
+        if not place.exists() and (picture := patch_picture(recipe, seed, train)):
+            write_atomically(place, picture)
+    except Exception as error:
+        print(f"The predicted patches could not be drawn ({type(error).__name__}: {error}).", flush=True)
 
 
 def cause_of(error: BaseException) -> str:
