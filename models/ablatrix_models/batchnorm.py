@@ -1,4 +1,4 @@
-"""Batch normalisation whose statistics come from groups of the batch, as if each group lay on a GPU of its own."""
+"""Batch normalisation whose statistics come from groups of the batch, or from the batches of all ranks."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from ablatrix_models.distributed import mean_over_ranks, moments, world_size
 
 
 class SplitBatchNorm(nn.BatchNorm2d):
@@ -45,6 +48,77 @@ class SplitBatchNorm(nn.BatchNorm2d):
     def extra_repr(self) -> str:
         """What printing the module shows."""
         return f"{super().extra_repr()}, splits={self.splits}"
+
+
+class GlobalBatchNorm(nn.SyncBatchNorm):
+    """Batch norm over the batches of all ranks, which hold equally many rows; on the CPU too, where PyTorch has none.
+
+    Input and output: (batch, channels, ...). Weights and buffers are named as in plain batch norm, which it equals in evaluation
+    and in a run of one process.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Normalise `input`; in training also update the running statistics, which stay equal on all ranks."""
+        if not self.training or input.is_cuda or world_size() == 1:
+            return super().forward(input)
+        wide = input.to(torch.promote_types(input.dtype, torch.float32))
+        mean, variance = moments(wide, (0, *range(2, input.ndim)))
+        self._follow(mean.detach(), variance.detach(), world_size() * input.numel() // input.shape[1])
+        shape = (1, -1, *[1] * (input.ndim - 2))
+        scale = torch.rsqrt(variance + self.eps)
+        scale = scale if self.weight is None else scale * self.weight
+        output = (wide - mean.view(shape)) * scale.view(shape)
+        return (output if self.bias is None else output + self.bias.view(shape)).to(input.dtype)
+
+    @torch.no_grad()
+    def _follow(self, mean: Tensor, variance: Tensor, count: int) -> None:
+        assert self.momentum is not None
+        assert self.running_mean is not None
+        assert self.running_var is not None
+        assert self.num_batches_tracked is not None
+        self.num_batches_tracked += 1
+        self.running_mean.lerp_(mean.to(self.running_mean), self.momentum)
+        self.running_var.lerp_((variance * count / (count - 1)).to(self.running_var), self.momentum)
+
+
+def spread_over_ranks(network: nn.Module) -> None:
+    """Let the batch norms of `network` see, on each rank's rows, what they would see in one process; in place.
+
+    Plain batch norm takes its statistics over all ranks. Split batch norm needs none of that: its groups are interleaved as the
+    ranks' rows are, so each rank has whole groups, and emulated GPUs become real ones. Raises ValueError where the ranks do not
+    divide the splits. The running statistics of split batch norm differ between ranks until `average_running_statistics`.
+    """
+    for parent in list(network.modules()):
+        for name, child in parent.named_children():
+            if isinstance(child, SplitBatchNorm):
+                if child.splits % world_size():
+                    raise ValueError(
+                        f"{child.splits} batch norm splits cannot be dealt to {world_size()} ranks. Use ranks that divide them."
+                    )
+                child.splits //= world_size()
+            elif isinstance(child, _BatchNorm) and not isinstance(child, nn.SyncBatchNorm):
+                setattr(parent, name, _over_ranks(child))
+
+
+def _over_ranks(norm: _BatchNorm) -> GlobalBatchNorm:
+    copy = GlobalBatchNorm(norm.num_features, norm.eps, norm.momentum, norm.affine, norm.track_running_stats)
+    copy.weight, copy.bias = norm.weight, norm.bias  # the same parameters, also for whoever holds them already
+    copy.running_mean, copy.running_var, copy.num_batches_tracked = norm.running_mean, norm.running_var, norm.num_batches_tracked
+    return copy.train(norm.training)
+
+
+@torch.no_grad()
+def average_running_statistics(network: nn.Module) -> None:
+    """Bring the running statistics of split batch norm to the ranks' mean, which one process has at every step.
+
+    In one process nothing changes. They move linearly with the groups' statistics, so it makes no difference that this is done only
+    before they are read.
+    """
+    for module in network.modules():
+        if isinstance(module, SplitBatchNorm):
+            for statistic in (module.running_mean, module.running_var):
+                assert statistic is not None
+                statistic.copy_(mean_over_ranks(statistic))
 
 
 def block_order(batch: int, splits: int) -> Tensor:

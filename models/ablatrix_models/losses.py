@@ -18,10 +18,12 @@ Rest = ParamSpec("Rest")
 
 
 def _in_full_precision(function: Callable[Concatenate[Tensor, Rest], Tensor]) -> Callable[Concatenate[Tensor, Rest], Tensor]:
-    """Turn autocast off inside `function` and widen its tensors to at least float32."""
+    """Turn autocast off inside `function` and widen its floats to at least float32."""
 
     def widen(value: object) -> object:
-        return value.to(torch.promote_types(value.dtype, torch.float32)) if isinstance(value, Tensor) else value
+        if not isinstance(value, Tensor) or not value.is_floating_point():
+            return value
+        return value.to(torch.promote_types(value.dtype, torch.float32))
 
     @wraps(function)
     def wrapped(first: Tensor, *args: Rest.args, **kwargs: Rest.kwargs) -> Tensor:
@@ -55,6 +57,16 @@ def info_nce(query: Tensor, key: Tensor, negatives: Tensor, temperature: float) 
     """
     positive = (query * key).sum(dim=1) / temperature
     return -functional.logsigmoid(positive - negatives)
+
+
+@_in_full_precision
+def batch_info_nce(query: Tensor, keys: Tensor, own: Tensor, temperature: float) -> Tensor:
+    """InfoNCE among the keys of one batch, times twice the temperature (Chen et al. 2021, algorithm 1).
+
+    query: (batch, dim), keys: (keys, dim), both of unit rows. own: (batch,) int64, the row of each query's own key; the others
+    are its negatives. Returns (batch,). O(batch * keys) memory.
+    """
+    return 2 * temperature * functional.cross_entropy(query @ keys.T / temperature, own, reduction="none")
 
 
 @_in_full_precision

@@ -6,12 +6,13 @@ Randomness stands in `sample_mixtures` and `draw_unmix`; `mixmask`, `unmix` and 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from ablatrix_models.distributed import gather_rows, own_rows, world_size
 from ablatrix_models.draws import Draws, draw_seed, draws_from
 from ablatrix_models.masks import pixel_share, sample_cells, upsample
 from ablatrix_models.recipe.mask import Mask
@@ -26,7 +27,7 @@ class Mixture:
     mean_i own[i] * term(q[i], k[i]) + mean_j other[j] * term(q[restore[j]], k[j]).
     """
 
-    images: Tensor  # (batch, channels, size, size)
+    images: Tensor  # (batch, channels, size, size); of a data-parallel run this rank's rows alone, the rest being of the global batch
     own: Tensor  # (batch,) float32: lambda of row i, the weight of pairing it with target i
     other: Tensor | None  # (batch,) float32: 1 - lambda of row restore[j], which is paired with target j; None drops that term
     restore: Tensor  # (batch,) int64: argsort(pi), the row in which image j is the partner
@@ -46,8 +47,20 @@ def sample_mixtures(images: Tensor, mixing: Mixing, mask: Mask, generator: torch
 
     images: (batch, channels, size, size), normalised, on any device. All randomness comes from `generator`, which lives on the CPU; no
     draw waits for the device. Gaussian fill alone is drawn on the images' device, seeded from `generator`.
+
+    In a data-parallel run the images are this rank's rows, and partners may lie on any rank: the released code mixes within each
+    GPU's batch, with masks of its own, but then the number of GPUs would change the result. The images are gathered for it, as MoCo
+    gathers them to shuffle.
     """
     _check(images)
+    if world_size() == 1 or mixing.kind == "none":
+        return _sample(images, mixing, mask, generator)
+    layout = torch.channels_last if images.is_contiguous(memory_format=torch.channels_last) else torch.contiguous_format
+    mixtures = _sample(gather_rows(images), mixing, mask, generator)
+    return tuple(replace(mixture, images=own_rows(mixture.images).contiguous(memory_format=layout)) for mixture in mixtures)
+
+
+def _sample(images: Tensor, mixing: Mixing, mask: Mask, generator: torch.Generator) -> tuple[Mixture, ...]:
     mixtures: list[Mixture] = []
     if mixing.kind in ("unmix", "both"):
         share, box = draw_unmix(mixing, images.shape[-1], draws_from(generator))

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ablatrix_models.losses import byol_regression, info_nce, log_negatives, negative_cosine, nt_xent, unit
+from ablatrix_models.losses import batch_info_nce, byol_regression, info_nce, log_negatives, negative_cosine, nt_xent, unit
 
 BATCH, DIM, NEGATIVES = 5, 7, 11
 
@@ -94,6 +94,29 @@ def test_info_nce_survives_logits_beyond_the_range_of_exp() -> None:
     assert near.item() == 0.0
     assert far.item() == pytest.approx(2000 + math.log(NEGATIVES), rel=1e-5)
     assert torch.isfinite(gradient).all()
+
+
+@pytest.mark.parametrize("temperature", [0.07, 0.2])
+def test_info_nce_among_a_batchs_keys_equals_its_formula(temperature: float) -> None:
+    query, keys, own = normal(BATCH, DIM), normal(NEGATIVES, DIM, seed=1), torch.tensor([3, 0, 10, 4, 7])
+
+    actual = batch_info_nce(unit(query), unit(keys), own, temperature)
+
+    others = [[row for row in range(NEGATIVES) if row != positive] for positive in own]
+    expected = [
+        literal_info_nce(unit(query)[i : i + 1], unit(keys)[own[i : i + 1]], unit(keys)[rows], temperature) for i, rows in enumerate(others)
+    ]
+    assert_same_loss_and_gradient(actual, 2 * temperature * torch.cat(expected), [query, keys])
+
+
+def test_info_nce_among_two_keys_at_a_high_temperature_differs_from_its_limit_by_the_gap_of_the_cosines() -> None:
+    query, keys = unit(normal(1, DIM)), unit(normal(2, DIM, seed=1))
+    temperature = 1e4
+
+    loss = batch_info_nce(query, keys, torch.tensor([0]), temperature)
+
+    gap = (query @ (keys[1] - keys[0])).item()
+    assert loss.item() - 2 * temperature * math.log(2) == pytest.approx(gap, abs=1e-4)
 
 
 @pytest.mark.parametrize("temperature", [0.1, 0.5])

@@ -45,9 +45,9 @@ class Parameters:
     def __len__(self) -> int:
         return len(self.top)
 
-    def rows(self, start: int, stop: int) -> Parameters:
-        """The parameters of images `start` up to, and without, `stop`."""
-        return Parameters(**{field.name: getattr(self, field.name)[start:stop] for field in dataclasses.fields(self)})
+    def rows(self, start: int, stop: int | None, step: int = 1) -> Parameters:
+        """The parameters of images `start` up to, and without, `stop`, or of every `step`-th of them."""
+        return Parameters(**{field.name: getattr(self, field.name)[start:stop:step] for field in dataclasses.fields(self)})
 
 
 def draw(config: Augment, count: int, height: int, width: int, generator: torch.Generator, *, clamp: bool = False) -> Parameters:

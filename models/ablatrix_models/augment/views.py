@@ -14,6 +14,7 @@ from ablatrix_models.augment.crop import crop
 from ablatrix_models.augment.geometry import RelativeGeometry, relative_geometry, same_geometry
 from ablatrix_models.augment.parameters import Parameters, draw
 from ablatrix_models.augment.rotation import rotate
+from ablatrix_models.distributed import rank, world_size
 from ablatrix_models.recipe.augment import Augment
 
 # Pixels that are worked on at once. A processor is fastest when they stay in its cache; a GPU wants them all.
@@ -61,12 +62,12 @@ def two_views(
 
     images: uint8 (batch, 3, height, width). b: None makes view a both of them, with one crop and one draw of colours; the second
     view's numbers are drawn all the same, so that view a does not depend on it. A function of the images, the arguments and the
-    CPU generator's state.
+    CPU generator's state. The images are this rank's own of a global batch, whose numbers are all drawn.
     """
     _check_images(images)
     height, width = images.shape[2:]
     scale, shift = _affine(mean, std)
-    drawn = [draw(config, len(images), height, width, generator) for config in (a, b or a)]
+    drawn = [draw(config, len(images) * world_size(), height, width, generator).rows(rank(), None, world_size()) for config in (a, b or a)]
     first = _render(images, drawn[0], a, size, scale, shift)
     if b is None:
         return TwoViews(first, first, same_geometry(len(images)))

@@ -6,6 +6,7 @@ from ablatrix_models.methods.byol import BYOL
 from ablatrix_models.methods.contract import Method
 from ablatrix_models.methods.mae import MAE
 from ablatrix_models.methods.moco import MoCo
+from ablatrix_models.methods.mocov3 import MoCoV3
 from ablatrix_models.methods.siameseim import SiameseIM
 from ablatrix_models.methods.simclr import SimCLR
 from ablatrix_models.methods.simsiam import SimSiam
@@ -35,5 +36,7 @@ def build_method(recipe: Recipe) -> Method:
             return SiameseIM(settings, backbone, size)
         case config.MAE() as settings, ViT() as backbone:
             return MAE(settings, backbone, size)
+        case config.MoCoV3() as settings, ViT() as backbone:
+            return MoCoV3(settings, backbone, size)
         case _:
             raise RecipeError(list(config.encoder_problems(recipe.method, recipe.backbone, size)))

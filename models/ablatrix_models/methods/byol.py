@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from ablatrix_models.augment import TwoViews
 from ablatrix_models.backbones import build_backbone
+from ablatrix_models.distributed import gather_rows
 from ablatrix_models.losses import byol_regression
 from ablatrix_models.methods.contract import Diagnostics, Method, Mixture, mixture_loss, spread, take, total
 from ablatrix_models.methods.heads import mlp
@@ -52,11 +53,11 @@ class BYOL(Method):
         follow(self.target_head, self.head, momentum)
 
     def _predict(self, images: Tensor) -> Tensor:
-        return self.predictor(self.project(images))
+        return gather_rows(self.predictor(self.project(images)))
 
     @torch.no_grad()
     def _target(self, images: Tensor) -> Tensor:
-        return self.target_head(self.target_encoder(images))
+        return gather_rows(self.target_head(self.target_encoder(images)))
 
 
 def byol_loss(

@@ -20,12 +20,12 @@ class Mixture(Protocol):
 
     @property
     def images(self) -> Tensor:
-        """(batch, 3, height, width), normalised like the views."""
+        """(batch, 3, height, width), normalised like the views; of a data-parallel run this rank's rows, as the views are."""
         ...
 
     @property
     def own(self) -> Tensor:
-        """(batch,): weight of the term that pairs row i with target i."""
+        """(batch,): weight of the term that pairs row i with target i, of the global batch as are the other fields."""
         ...
 
     @property
@@ -56,6 +56,9 @@ class Method(nn.Module, ABC):
 
         Mixtures are made from view a. generator: on the CPU, for shuffles and masks. Returns the scalar loss and detached
         diagnostics (scalars, still on the device). A step that accumulates gradients asks once for each of its parts.
+
+        In a data-parallel run the views are this rank's rows of the global batch, and the mean over ranks, of the loss and of its
+        gradient, is that of one process: losses of each row alone are averaged there, others are taken of gathered rows.
         """
 
     def before_step(self) -> None:

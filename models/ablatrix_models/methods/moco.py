@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from ablatrix_models.augment import TwoViews
 from ablatrix_models.backbones import build_backbone
+from ablatrix_models.distributed import gather_rows, own_rows
 from ablatrix_models.losses import info_nce, log_negatives, unit
 from ablatrix_models.methods.contract import Diagnostics, Method, Mixture, mixture_loss, take, total
 from ablatrix_models.methods.heads import mlp
@@ -44,8 +45,8 @@ class MoCo(Method):
     def loss(self, views: TwoViews, mixtures: Sequence[Mixture], generator: torch.Generator) -> tuple[Tensor, Diagnostics]:
         """See `Method.loss`; the keys enter the queue after the loss is taken."""
         plain = (views.a, views.b) if self.settings.symmetric else (views.a,)
-        queries = [unit(self.project(view)) for view in plain]
-        mixed = [unit(self.project(mixture.images)) for mixture in mixtures]
+        queries = [gather_rows(unit(self.project(view))) for view in plain]
+        mixed = [gather_rows(unit(self.project(mixture.images))) for mixture in mixtures]
         keys = [self._keys(view, generator) for view in ((views.b, views.a) if self.settings.symmetric else (views.b,))]
         # The backward pass needs the negatives as they were, so the queue's next state is written elsewhere.
         negatives = self.queue.clone()
@@ -62,12 +63,16 @@ class MoCo(Method):
 
     @torch.no_grad()
     def _keys(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        """Unit keys (batch, dim), encoded in shuffled order so that they share batch norm groups with other images."""
+        """Unit keys of the global batch, encoded in shuffled order so that they share batch norm groups with other images.
+
+        The shuffle crosses ranks, as in the released code: each encodes its share of the shuffled batch.
+        """
         if not self.settings.shuffle_bn or self.settings.bn_splits == 1:
-            return unit(self.key_head(self.key_encoder(images)))
+            return gather_rows(unit(self.key_head(self.key_encoder(images))))
+        images = gather_rows(images)
         order = torch.randperm(len(images), generator=generator)
         order, back = (index.to(images.device, non_blocking=True) for index in (order, order.argsort()))
-        return unit(self.key_head(self.key_encoder(images[order])))[back]
+        return gather_rows(unit(self.key_head(self.key_encoder(images[own_rows(order)]))))[back]
 
     @torch.no_grad()
     def _enqueue(self, keys: Tensor) -> None:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ablatrix_models.augment import TwoViews
 from ablatrix_models.backbones import build_backbone
+from ablatrix_models.distributed import gather_rows
 from ablatrix_models.losses import nt_xent
 from ablatrix_models.methods.contract import Diagnostics, Method, Mixture, mixture_loss, total
 from ablatrix_models.methods.heads import mlp
@@ -38,9 +39,9 @@ class SimCLR(Method):
         return simclr_loss(embedded, pairs, mixtures, self.settings.temperature)
 
     def _head_of_both(self, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
-        """Both (batch, dim) embeddings, normalised by statistics over the two views together."""
+        """Both (batch, dim) embeddings of the global batch, normalised by statistics over the two views together."""
         one, other = self.head(torch.cat([first, second])).chunk(2)
-        return one, other
+        return gather_rows(one), gather_rows(other)
 
 
 def simclr_loss(

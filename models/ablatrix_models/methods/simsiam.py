@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ablatrix_models.augment import TwoViews
 from ablatrix_models.backbones import build_backbone
+from ablatrix_models.distributed import gather_rows
 from ablatrix_models.losses import negative_cosine
 from ablatrix_models.methods.contract import Diagnostics, Method, Mixture, mixture_loss, spread, take, total
 from ablatrix_models.methods.heads import mlp
@@ -37,8 +38,8 @@ class SimSiam(Method):
     def loss(self, views: TwoViews, mixtures: Sequence[Mixture], generator: torch.Generator) -> tuple[Tensor, Diagnostics]:
         """See `Method.loss`; draws nothing."""
         projections = [self.project(view) for view in (views.a, views.b, *(mixture.images for mixture in mixtures))]
-        predictions = [self.predictor(projection) for projection in projections]
-        return simsiam_loss(predictions, projections, mixtures, target_side=self.target_side)
+        predictions = [gather_rows(self.predictor(projection)) for projection in projections]
+        return simsiam_loss(predictions, [gather_rows(p.detach()) for p in projections], mixtures, target_side=self.target_side)
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """Encoder and projector, then the predictor, whose learning rate may stay constant."""

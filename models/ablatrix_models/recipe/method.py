@@ -10,6 +10,7 @@ from ablatrix_models.recipe.augment import Augment
 from ablatrix_models.recipe.backbone import Backbone, ViT
 from ablatrix_models.recipe.fields import Problem, value
 from ablatrix_models.recipe.mae import MAE
+from ablatrix_models.recipe.mocov3 import MoCoV3
 from ablatrix_models.recipe.patch_mask import grid_problems
 from ablatrix_models.recipe.siameseim import SiameseIM, view_problems
 
@@ -83,8 +84,8 @@ class SimSiam:
         return "simsiam"
 
 
-Method = MoCo | SimCLR | BYOL | SimSiam | SiameseIM | MAE
-MASKED = (SiameseIM, MAE)  # they remove patches of a ViT's input, and take no mixtures
+Method = MoCo | SimCLR | BYOL | SimSiam | SiameseIM | MAE | MoCoV3
+MASKED = (SiameseIM, MAE, MoCoV3)  # they remove patches of a ViT's input, and take no mixtures
 
 
 def one_view(method: Method) -> bool:

@@ -27,8 +27,11 @@ class PatchMask:
         return ("kind", "ratio", "min_block") if self.kind == "blockwise" else ("kind", "ratio")
 
 
-def grid_problems(mask: PatchMask, backbone: object, image_size: int) -> Iterator[Problem]:
-    """Rules between a method that removes patches, its encoder and the images, with keys as seen from the recipe's root."""
+def grid_problems(mask: PatchMask | None, backbone: object, image_size: int) -> Iterator[Problem]:
+    """Rules between a method that removes patches, its encoder and the images, with keys as seen from the recipe's root.
+
+    mask: None where the method could remove patches, but does not.
+    """
     if not isinstance(backbone, ViT):
         yield Problem(
             "backbone.name",
@@ -37,6 +40,8 @@ def grid_problems(mask: PatchMask, backbone: object, image_size: int) -> Iterato
         return
     if image_size % backbone.patch or image_size <= backbone.patch:
         yield Problem("backbone.patch", f"is {backbone.patch}, but images of {image_size} pixels need a smaller patch that divides them.")
+        return
+    if mask is None:
         return
     grid = image_size // backbone.patch
     visible = mask.visible(grid**2)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ablatrix_models.blockwise import blockwise_cells
+from ablatrix_models.distributed import own_rows, world_size
 from ablatrix_models.draws import Draws, draw_seed
 from ablatrix_models.recipe.patch_mask import PatchMask
 
@@ -23,7 +24,14 @@ class ShufflingDraws(Draws, Protocol):
 
 
 def sample_removed(config: PatchMask, count: int, grid: int, generator: torch.Generator) -> Tensor:
-    """Masks for `count` images: (count, patches) bool on the CPU, True where removed; a function of the generator's state."""
+    """Masks for `count` images: (count, patches) bool on the CPU, True where removed; a function of the generator's state.
+
+    The images are this rank's own of a global batch, whose masks are all drawn.
+    """
+    return own_rows(_sample(config, count * world_size(), grid, generator))
+
+
+def _sample(config: PatchMask, count: int, grid: int, generator: torch.Generator) -> Tensor:
     visible = config.visible(grid**2)
     if config.kind == "random":
         return removed_by_noise(torch.rand(count, grid**2, generator=generator), visible)

@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import Literal
 
 import torch
-from torch import Tensor, distributed
+from torch import Tensor
 from torch.nn import functional
+
+from ablatrix_models.distributed import mean_over_ranks, moments, world_size
 
 NORM_EPS = 1e-5
 
@@ -16,24 +18,17 @@ def unigrad(prediction: Tensor, target: Tensor, negative_weight: float) -> tuple
 
     prediction: (tokens, dim). target: (tokens, dim), normed; no gradient reaches it. The attraction is the mean squared distance
     over tokens and dims, the repulsion lambda / dim times the mean of y^T C y, where C = mean of z z^T over this batch and all
-    processes: no moving average, no centring, positives included. Returns two scalars. O(tokens * dim^2) time, O(dim^2) extra memory.
+    ranks: no moving average, no centring, positives included. Returns two scalars, whose means over the ranks are those of one
+    process. O(tokens * dim^2) time, O(dim^2) extra memory.
     """
     prediction, target = _wide(prediction), _wide(target.detach())
     attraction = functional.mse_loss(prediction, target)
     if not negative_weight:
         return attraction, torch.zeros_like(attraction)
     with torch.autocast(prediction.device.type, enabled=False):
-        correlation = mean_over_processes(target.mT @ target / len(target))
+        correlation = mean_over_ranks(target.mT @ target / len(target))
         repulsion = ((prediction @ correlation) * prediction).mean()
     return attraction, negative_weight * repulsion
-
-
-def mean_over_processes(values: Tensor) -> Tensor:
-    """The mean of `values` over all processes of a distributed run; `values` itself in a run of one."""
-    if not (distributed.is_available() and distributed.is_initialized()) or distributed.get_world_size() == 1:
-        return values
-    distributed.all_reduce(values)
-    return values / distributed.get_world_size()
 
 
 def layer_norm(tokens: Tensor) -> Tensor:
@@ -42,8 +37,15 @@ def layer_norm(tokens: Tensor) -> Tensor:
 
 
 def batch_norm_unit(tokens: Tensor) -> Tensor:
-    """MoCo-like norm: batch norm without affine over all tokens, then unit length; (tokens, dim). Never released: one reading."""
-    return functional.normalize(functional.batch_norm(_wide(tokens), None, None, training=True, eps=NORM_EPS), dim=-1)
+    """MoCo-like norm: batch norm without affine over the tokens of all ranks, then unit length; (tokens, dim).
+
+    Never released: one reading.
+    """
+    tokens = _wide(tokens)
+    if world_size() == 1:
+        return functional.normalize(functional.batch_norm(tokens, None, None, training=True, eps=NORM_EPS), dim=-1)
+    mean, variance = moments(tokens, (0,))
+    return functional.normalize((tokens - mean) * torch.rsqrt(variance + NORM_EPS), dim=-1)
 
 
 def feature_terms(

@@ -76,5 +76,8 @@ class Encoder(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Pooled features of whole images: (batch, width)."""
-        tokens = self.tokens(images)
+        return self.pooled(self.tokens(images))
+
+    def pooled(self, tokens: Tensor) -> Tensor:
+        """The features of encoded tokens, CLS first, of all patches or some: (batch, 1 + patches, width) to (batch, width)."""
         return tokens[:, 1:].mean(dim=1) if self.pool == "patches" else tokens[:, 0]

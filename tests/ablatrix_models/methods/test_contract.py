@@ -64,6 +64,8 @@ FRAMEWORKS = {
     "siameseim-global": Framework(SIM | {"loss": "global", "target_norm": "moco-like"}, 16, ((1, 1),), False, backbone=VIT, features=8),
     "siameseim-pixels": Framework(SIM | PIXELS | {"views": "same"}, 16, ((1, 0),), False, backbone=VIT, features=8),
     "mae": Framework({"name": "mae", "dim": 16, "heads": 2, "depth": 1}, 8, ((1, 0),), False, backbone=VIT, features=8),
+    "mocov3": Framework({"name": "mocov3", "mask": None} | SMALL, 6, ((2, 2),), False, backbone=VIT, features=8),
+    "mocov3-masked": Framework({"name": "mocov3", "symmetric": False} | SMALL, 6, ((1, 1),), False, backbone=VIT, features=8),
 }
 PERMUTABLE = {name: framework for name, framework in FRAMEWORKS.items() if framework.permutable}
 MIXING = {name: framework for name, framework in FRAMEWORKS.items() if framework.mixes}
