@@ -12,14 +12,18 @@ import torch
 from torch import Tensor
 
 from ablatrix_models import augment
+from ablatrix_models.batchnorm import average_running_statistics
 from ablatrix_models.data.images import ImageSet
+from ablatrix_models.data_parallel import SharedLoss, SharedSession
 from ablatrix_models.descent import Descent
+from ablatrix_models.distributed import mean_over_ranks, own_rows, rank, world_size
 from ablatrix_models.evaluate import protocols
 from ablatrix_models.methods import build_method
 from ablatrix_models.methods.contract import Method
 from ablatrix_models.mixing import sample_mixtures
-from ablatrix_models.recipe import Recipe
+from ablatrix_models.recipe import Recipe, RecipeError
 from ablatrix_models.recipe.method import one_view
+from ablatrix_models.recipe.workers import worker_problems
 from ablatrix_models.schedules import learning_rate_factor
 from ablatrix_models.session import Session, TrialStopped
 
@@ -56,8 +60,11 @@ class Pretraining:
     """One run's state and its steps. `run` trains to the end, resuming from the session's checkpoint."""
 
     def __init__(self, recipe: Recipe, seed: int, train: ImageSet, session: Session, device: torch.device) -> None:
-        self.recipe, self.seed, self.session, self.device = recipe, seed, session, device
+        self.recipe, self.seed, self.device = recipe, seed, device
+        self.session = session if world_size() == 1 else SharedSession(session)
         self.train = train
+        if problems := list(worker_problems(recipe, world_size())):
+            raise RecipeError(problems)
         self.steps_per_epoch = len(train) // recipe.schedule.batch_size
         if recipe.schedule.epochs and not self.steps_per_epoch:
             raise TooFewImages(
@@ -68,6 +75,7 @@ class Pretraining:
             self.method.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         scaled = recipe.compute.precision == "fp16"
         self.descent = Descent(recipe.optimizer, self.method.parameter_groups(), device, scaled=scaled)
+        self.loss = SharedLoss(self.method)
         if recipe.compute.compile:
             self.method.encoder.compile()
         self.streams = {name: stream_generator(seed, name) for name in STREAMS}
@@ -99,8 +107,9 @@ class Pretraining:
         factor = learning_rate_factor(recipe.schedule, self.step, self.steps_per_epoch)
         self.method.train()
         self.method.before_step()
-        parts = (self._loss(part) for part in indices.split(recipe.schedule.part_size))
-        loss, _ = self.descent.step(parts, factor, parts=recipe.schedule.accumulate)
+        parts = indices.split(recipe.schedule.part_size)
+        losses = (self._loss(part, last=number == len(parts)) for number, part in enumerate(parts, 1))
+        loss, _ = self.descent.step(losses, factor, parts=recipe.schedule.accumulate)
         self.step += 1
         # Kept on the device: reading it at every step would make a GPU wait.
         self.loss_sum += loss
@@ -110,13 +119,15 @@ class Pretraining:
         self.method.after_step(progress, (self.step - 1) // self.steps_per_epoch, recipe.schedule.epochs)
 
     def _check_finite(self) -> None:
-        if not math.isfinite(self.loss_sum.item()):
+        loss_sum = mean_over_ranks(self.loss_sum).item()
+        if not math.isfinite(loss_sum):
             epoch = 1 + (self.step - 1) // self.steps_per_epoch
-            raise Diverged(f"the loss became {self.loss_sum.item()} in epoch {epoch}, by step {self.step}. Lower optimizer.lr.")
+            raise Diverged(f"the loss became {loss_sum} in epoch {epoch}, by step {self.step}. Lower optimizer.lr.")
 
-    def _loss(self, indices: Tensor) -> Tensor:
+    def _loss(self, indices: Tensor, *, last: bool) -> Tensor:
+        """The loss of these images, of which a rank of several takes its rows; last: whether the optimiser's step comes next."""
         recipe, data = self.recipe, self.recipe.data
-        images = self.train.images[indices].to(self.device)
+        images = self.train.images[own_rows(indices)].to(self.device)
         b_config = None if one_view(recipe.method) else recipe.augment_b or recipe.augment
         views = augment.two_views(images, recipe.augment, b_config, data.image_size, data.mean, data.std, self.streams["views"])
         if recipe.compute.channels_last:
@@ -124,17 +135,19 @@ class Pretraining:
         mixtures = sample_mixtures(views.a, recipe.mixing, recipe.mask, self.streams["mixing"])
         dtype = AUTOCAST.get(recipe.compute.precision)
         with torch.autocast(self.device.type, dtype, enabled=dtype is not None):
-            return self.method.loss(views, mixtures, self.streams["method"])[0]
+            return self.loss(views, mixtures, self.streams["method"], last=last)[0]
 
     def _end_epoch(self, epoch: int, steps_per_s: float, test: ImageSet | None) -> None:
         recipe = self.recipe
         values = {
-            "train.loss": self.loss_sum.item() / self.steps_per_epoch,
+            "train.loss": mean_over_ranks(self.loss_sum).item() / self.steps_per_epoch,
             "train.lr": recipe.optimizer.lr * learning_rate_factor(recipe.schedule, self.step - 1, self.steps_per_epoch),
             "train.images_per_s": steps_per_s * recipe.schedule.batch_size,
         }
+        average_running_statistics(self.method)
         last = epoch == recipe.schedule.epochs
         if test is not None and recipe.evaluate.every and epoch % recipe.evaluate.every == 0 and not last:
+            # On every rank, though one reports: those that waited for it would wait at a collective that times out.
             values |= protocols.evaluate(recipe, self.method, self.train, test, seed=self.seed, device=self.device, only=("knn",))
         self.loss_sum.zero_()
         self.session.report(epoch, self.step, values)
@@ -142,9 +155,10 @@ class Pretraining:
             self._save()
 
     def _save(self) -> None:
-        """Everything that the next step depends on, as tensors and plain numbers."""
+        """Everything that the next step depends on, as tensors and plain numbers; equal on all ranks."""
+        average_running_statistics(self.method)
         streams = {name: generator.get_state() for name, generator in self.streams.items()}
-        state = {"step": self.step, "loss_sum": self.loss_sum.clone(), "streams": streams}
+        state = {"step": self.step, "loss_sum": mean_over_ranks(self.loss_sum).clone(), "streams": streams}
         self.session.save_checkpoint(state | {"method": self.method.state_dict()} | self.descent.state_dict())
 
     def _restore(self) -> None:
@@ -162,10 +176,28 @@ class Pretraining:
 def train_and_evaluate(
     recipe: Recipe, seed: int, train: ImageSet, test: ImageSet, session: Session, device: torch.device
 ) -> dict[str, float]:
-    """One whole trial: pretrain, then every protocol of the recipe. Returns the final metrics, in percent."""
+    """One whole trial: pretrain, then every protocol of the recipe. Returns the final metrics, in percent.
+
+    With an initialised `torch.distributed` process group its ranks train together, and compute what one process would. A launcher
+    makes the group (gloo on CPUs; NCCL on GPUs, each rank's own being `device` and torch's current one), and calls this on every
+    rank with the same recipe, seed and data. Of the sessions, rank 0's alone is reported to, saved to and loaded from; any may ask
+    to stop, and TrialStopped is raised on every rank. Rank 0 evaluates; the others return nothing, {}, once training ends. A rank
+    that dies leaves the others waiting for it: the launcher then ends them. Raises RecipeError where the batch cannot be shared.
+    """
     protocols.check(recipe.evaluate, train.labels)  # before hours of training, not after
     pretraining = Pretraining(recipe, seed, train, session, device)
     method = pretraining.run(test)
+    if world_size() > 1:
+        if rank() != 0:
+            return {}
+        method = _of_one_process(pretraining)
     metrics = protocols.evaluate(recipe, method, train, test, seed=seed, device=device)
     session.report(recipe.schedule.epochs, pretraining.step, metrics)
     return metrics
+
+
+def _of_one_process(pretraining: Pretraining) -> Method:
+    """The trained method with its batch norms as they were: a protocol that trains it further does so on this rank alone."""
+    method = initial_method(pretraining.recipe, pretraining.seed).to(pretraining.device)
+    method.load_state_dict(pretraining.method.state_dict())
+    return method
