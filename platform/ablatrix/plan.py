@@ -18,6 +18,7 @@ from ablatrix.schema import Profile, Resources
 from ablatrix.spec import PAPER, Spec
 from ablatrix_models.recipe import Recipe
 from ablatrix_models.recipe.data import Data
+from ablatrix_models.recipe.evaluate import NOT_BUILT
 from ablatrix_models.recipe.fields import nearest
 
 
@@ -242,4 +243,7 @@ def _metric_problems(plan: Plan) -> Iterator[FileProblem]:
         line = document.line(("metric", "by", axis, cell.levels[axis]) if axis else ("metric", "name"))
         where = f" of the cell {cell.id}" if name in somewhere else ""
         known = nearest(name, sorted(measured - {"train.loss"}))
-        yield FileProblem(line, f"no protocol of the recipe{where} measures {name!r}. {known}")
+        if missing := NOT_BUILT.get(name.partition(".")[0]):
+            yield FileProblem(line, f"{name} needs {missing}, an evaluation that Ablatrix does not have yet. {known}")
+        else:
+            yield FileProblem(line, f"no protocol of the recipe{where} measures {name!r}. {known}")

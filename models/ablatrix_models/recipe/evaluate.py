@@ -10,6 +10,20 @@ from typing import Literal, TypeVar
 from ablatrix_models.recipe.fields import Problem, value
 
 
+# Protocols that the papers report and that are not built: the first part of their metrics' names -> what they are.
+NOT_BUILT: dict[str, str] = {
+    "coco": "detection and segmentation on COCO",
+    "voc": "detection on Pascal VOC",
+    "lvis": "detection and segmentation on LVIS",
+    "ade20k": "semantic segmentation on ADE20k",
+    "imagenet-a": "the robustness benchmark ImageNet-A",
+    "imagenet-r": "the robustness benchmark ImageNet-R",
+    "imagenet-sketch": "the robustness benchmark ImageNet-Sketch",
+    "imagenet-c": "the robustness benchmark ImageNet-C",
+    "robustness": "the four robustness benchmarks",
+}
+
+
 @dataclass(frozen=True)
 class Knn:
     """k nearest neighbours of test images among training images; metric `knn.top1` in percent."""
