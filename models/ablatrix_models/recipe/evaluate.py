@@ -9,7 +9,6 @@ from typing import Literal, TypeVar
 
 from ablatrix_models.recipe.fields import Problem, value
 
-
 # Protocols that the papers report and that are not built: the first part of their metrics' names -> what they are.
 NOT_BUILT: dict[str, str] = {
     "coco": "detection and segmentation on COCO",
