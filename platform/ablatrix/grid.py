@@ -74,12 +74,13 @@ def axes(spec: Spec, profile: str | None) -> tuple[list[Axis], list[FileProblem]
     problems: list[FileProblem] = []
     other = spec.file.profiles[profile].axes if profile else {}
     for name, axis in spec.file.axes.items():
-        if name in other:
-            place: Place = ("profiles", profile or "", "axes", name, "levels")
-            levels: Any = other[name].levels
+        place: Place = ("profiles", profile or "", "axes", name, "levels")
+        if name not in other:
+            built, wrong = axis_of(spec, name, axis.key, axis.levels, ("axes", name, "levels"))
+        elif isinstance(axis.levels, Mapping) and axis.key is None:
+            built, wrong = _chosen(spec, name, axis.levels, other[name].levels, place)
         else:
-            place, levels = ("axes", name, "levels"), axis.levels
-        built, wrong = axis_of(spec, name, axis.key, levels, place)
+            built, wrong = axis_of(spec, name, axis.key, other[name].levels, place)
         found.append(built)
         problems += wrong
     problems += [
@@ -91,6 +92,20 @@ def axes(spec: Spec, profile: str | None) -> tuple[list[Axis], list[FileProblem]
         if name not in spec.file.axes
     ]
     return found, problems
+
+
+def _chosen(spec: Spec, name: str, levels: Mapping[str, Any], wanted: list[Any], place: Place) -> tuple[Axis, list[FileProblem]]:
+    """Of an axis whose levels are mappings by label, those that a profile lists."""
+    whole, problems = axis_of(spec, name, None, levels, ("axes", name, "levels"))
+    known = {level.label: level for level in whole.levels}
+    for i, missing in enumerate(wanted):
+        if label(missing) not in known:
+            problems.append(
+                FileProblem(
+                    spec.document.line((*place, i)), f"axis {name!r} has no level {label(missing)}. {nearest(label(missing), list(known))}"
+                )
+            )
+    return Axis(name, tuple(known[label(one)] for one in wanted if label(one) in known)), problems
 
 
 def axis_of(spec: Spec, name: str, key: str | None, levels: Any, place: Place) -> tuple[Axis, list[FileProblem]]:

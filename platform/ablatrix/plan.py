@@ -244,6 +244,6 @@ def _metric_problems(plan: Plan) -> Iterator[FileProblem]:
         where = f" of the cell {cell.id}" if name in somewhere else ""
         known = nearest(name, sorted(measured - {"train.loss"}))
         if missing := NOT_BUILT.get(name.partition(".")[0]):
-            yield FileProblem(line, f"{name} needs {missing}, an evaluation that Ablatrix does not have yet. {known}")
+            yield FileProblem(line, f"{name} needs {missing}, an evaluation that Ablatrix does not have yet.")
         else:
             yield FileProblem(line, f"no protocol of the recipe{where} measures {name!r}. {known}")

@@ -94,3 +94,32 @@ def test_more_cells_than_can_be_planned_are_refused_before_they_are_made(tmp_pat
     problems = problems_of(tmp_path, SWEEP.replace("seeds: 2\n", axes + "seeds: 2\n"))
 
     assert (5, "the axes span 2,000,000,000 cells; at most 100,000 are planned.") in problems
+
+
+VARIANTS = """\
+schema: 1
+sweep: tiny
+title: "A tiny sweep"
+recipe: tiny.yaml
+axes:
+  row:
+    levels:
+      coarse: {mask.grid: 2}
+      fine: {mask.grid: 4, mask.kind: discrete}
+metric: {name: knn.top1}
+profiles:
+  smoke: {axes: {row: {levels: [fine]}}}
+"""
+
+
+def test_a_profile_chooses_among_levels_that_are_mappings_by_their_labels(tmp_path):
+    made = make_plan(tmp_path, VARIANTS, "smoke")
+
+    assert [axis.labels for axis in made.axes] == [("fine",)]
+    assert [cell.recipe.mask.grid for cell in made.cells if cell.recipe] == [4]
+
+
+def test_a_profile_that_names_no_such_level_is_told_so_with_its_line(tmp_path):
+    problems = problems_of(tmp_path, VARIANTS.replace("[fine]", "[finest]"))
+
+    assert problems == [(12, "axis 'row' has no level finest. Did you mean 'fine'?")]
