@@ -183,6 +183,8 @@ def ui(
     store: StoreOption = None,
     tracking_uri: UriOption = None,
     port: Annotated[int | None, typer.Option(min=1, max=65535, help="Port of the MLflow server; default: a free one.")] = None,
+    host: Annotated[str, typer.Option(help="Where it listens; off loopback it asks for a login (see the README).")] = "127.0.0.1",
+    allow_host: Annotated[list[str], typer.Option(help="A name that browsers may call it by; may be repeated.")] = [],  # noqa: B006
     stop: Annotated[bool, typer.Option("--stop", help="End the server that an earlier `ui` started.")] = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -193,7 +195,7 @@ def ui(
     if stop:
         comparison_ui.stop(place)
         return
-    comparison_ui.show(place, stored_sweep(place, sweep, profile), tracking_uri, port, as_json)
+    comparison_ui.show(place, stored_sweep(place, sweep, profile), tracking_uri, port, host, allow_host, as_json)
 
 
 @app.command("list")

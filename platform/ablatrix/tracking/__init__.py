@@ -13,17 +13,9 @@ from ablatrix.tracking.address import public_command, public_uri, tracking_uri
 from ablatrix.tracking.links import known_links, sweep_links
 from ablatrix.tracking.mirror import Mirror, sync
 from ablatrix.tracking.round import Progress
-from ablatrix.tracking.server import serve, stop_server
+from ablatrix.tracking.server import LOOPBACK, serve, stop_server
 
 __all__ = [
-    "Mirror",
-    "Progress",
-    "known_links",
-    "public_command",
-    "public_uri",
-    "serve",
-    "stop_server",
-    "sweep_links",
-    "sync",
+    "LOOPBACK", "Mirror", "Progress", "known_links", "public_command", "public_uri", "serve", "stop_server", "sweep_links", "sync",
     "tracking_uri",
-]
+]  # fmt: skip

@@ -23,6 +23,7 @@ from ablatrix.records import SCHEMA, decode, encode, write_atomically
 from ablatrix.store import Store
 from ablatrix.tracking.address import Address, check_sqlite, parse
 from ablatrix.tracking.client import ENVIRONMENT, migration_lock
+from ablatrix.tracking.public import check_public, login_environment
 
 STATE, LOG, LOCK, ARTIFACTS = "mlflow-server.json", "mlflow-server.log", "mlflow-server.lock", "mlflow-artifacts"
 START_S = 120.0
@@ -57,15 +58,15 @@ def serve(
     """The base URL of an MLflow that shows `uri`: the server itself, the one already started for this store, or a new one.
 
     A new server runs detached on `host`, on the store's usual port or any free one unless `port` is given, and logs into
-    the store. Off loopback it needs `allowed_hosts` (names under which browsers call it), since MLflow has no password of
-    its own. Raises Refused where the store's server runs differently, Unreachable where none comes up within `timeout_s` seconds.
+    the store. Off loopback it asks for a password, and needs `allowed_hosts` (names under which browsers call it); see
+    `ablatrix.tracking.public`. Raises Refused where the store's server runs differently or would be open to everyone,
+    Unreachable where none comes up within `timeout_s` seconds.
     """
     address = parse(uri)
     if address.kind == "server":
         return address.uri
-    if host not in LOOPBACK and not allowed_hosts:
-        why = f"on {host} everyone in the network could write to MLflow, which asks for no password"
-        raise Refused(f"{why}. Stay on 127.0.0.1, or name the hosts that may be called.")
+    if host not in LOOPBACK:
+        check_public(host, allowed_hosts)
     store.root.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(store.root / LOCK).acquire(timeout=timeout_s):
@@ -160,12 +161,16 @@ def _spawn(store: Store, address: Address, host: str, port: int, allowed_hosts: 
     command += ["--artifacts-destination", str((store.root / ARTIFACTS).absolute())]
     if allowed_hosts:
         # MLflow compares the whole Host header, so each name is needed with and without a port; naming any drops its own.
-        names = dict.fromkeys([*LOOPBACK, *allowed_hosts])
+        names = dict.fromkeys([*LOOPBACK, host, *allowed_hosts])
         command += ["--allowed-hosts", ",".join(pattern for name in names for pattern in (name, f"{name}:*"))]
+    if host not in LOOPBACK:
+        command += ["--app-name", "basic-auth"]
     # The URI goes by the environment: a command line, and with it a password, is open to every user of the machine.
     environment = {**SERVER_ENVIRONMENT, **os.environ, "MLFLOW_BACKEND_STORE_URI": address.uri}
     environment["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"
     environment.pop("MLFLOW_TRACKING_URI", None)
+    if host not in LOOPBACK:
+        environment |= login_environment(store)
     with (store.root / LOG).open("ab") as log, Path(os.devnull).open("rb") as nothing:
         streams = [(os.POSIX_SPAWN_DUP2, nothing.fileno(), 0), *((os.POSIX_SPAWN_DUP2, log.fileno(), out) for out in (1, 2))]
         # A session of its own: it outlives us, and its group can be ended as one.

@@ -6,6 +6,8 @@ import os
 import socket
 import subprocess
 import sys
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
@@ -157,6 +159,37 @@ def test_a_refused_login_says_which_variables_to_set():
 
     with pytest.raises(Unreachable, match="MLFLOW_TRACKING_TOKEN"), border(parse("https://mlflow.lan")):
         raise MlflowException("API request to endpoint failed with error code 401 != 200")
+
+
+@pytest.mark.parametrize(
+    ("variables", "header"),
+    [
+        ({"MLFLOW_TRACKING_TOKEN": "t0ken"}, "Bearer t0ken"),
+        ({"MLFLOW_TRACKING_USERNAME": "ada", "MLFLOW_TRACKING_PASSWORD": "s3cret"}, "Basic YWRhOnMzY3JldA=="),
+    ],
+    ids=["token", "password"],
+)
+def test_a_login_goes_to_the_server_as_mlflows_variables_have_it_and_into_no_message(tmp_path, variables, header):
+    seen: list[str | None] = []
+
+    class Refusing(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            seen.append(self.headers["Authorization"])
+            self.send_error(401, f"not with {self.headers['Authorization']} or {list(variables.values())}")
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    os.environ |= variables
+    store = submit(tmp_path)
+    finish(store, 0)
+    with HTTPServer(("127.0.0.1", 0), Refusing) as server:
+        threading.Thread(target=server.handle_request, daemon=True).start()
+        with pytest.raises(Unreachable, match="refuses the login") as raised:
+            tracking.Mirror(store, "grid-sweep", f"http://127.0.0.1:{server.server_port}").mirror_once()
+
+    assert seen == [header]
+    assert not any(secret in str(raised.value) for secret in ("t0ken", "s3cret"))
 
 
 def test_requests_are_not_retried_unless_the_user_wants_it(tmp_path):

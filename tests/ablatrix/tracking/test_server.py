@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import socket
@@ -9,13 +10,15 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.error
+import urllib.request
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
 
-from ablatrix import tracking
+from ablatrix import cli, tracking
 from ablatrix.errors import InvalidInput, Refused, Unreachable
 from ablatrix.records import encode
 from ablatrix.store import Store
@@ -28,7 +31,7 @@ MIRROR = """
 import sys
 from pathlib import Path
 from typing import Any
-from ablatrix import tracking
+from ablatrix import cli, tracking
 from ablatrix.store import Store
 store = Store(Path(sys.argv[1]))
 progress = tracking.Mirror(store, sys.argv[2], tracking.tracking_uri(None, store)).mirror_once()
@@ -154,9 +157,58 @@ def test_a_process_that_took_over_the_recorded_number_is_left_alone(store):
         stranger.wait()
 
 
-def test_a_server_for_the_whole_network_needs_to_be_told_who_may_call(store):
-    with pytest.raises(Refused, match="asks for no password"):
-        tracking.serve(store, tracking.tracking_uri(None, store), host="0.0.0.0")
+@pytest.mark.parametrize(
+    ("password", "allowed", "said"),
+    [("", ["lab"], "by itself asks for no password"), ("short", ["lab"], "to 12 characters"), ("long enough for it", [], "by which names")],
+)
+def test_a_server_for_the_whole_network_needs_a_password_and_who_may_call(store, password, allowed, said):
+    os.environ["MLFLOW_AUTH_ADMIN_PASSWORD"] = password
+
+    with pytest.raises(Refused, match=said):
+        tracking.serve(store, tracking.tracking_uri(None, store), host="0.0.0.0", allowed_hosts=allowed)
+    assert not store.root.joinpath("mlflow-server.json").exists()
+
+
+def status_of(url: str, login: str | None = None, host: str | None = None) -> int:
+    """What the server answers to a search for experiments."""
+    headers = {"Content-Type": "application/json"} | ({"Host": host} if host else {})
+    if login:
+        headers["Authorization"] = "Basic " + base64.b64encode(login.encode()).decode()
+    request = urllib.request.Request(f"{url}/api/2.0/mlflow/experiments/search", json.dumps({"max_results": 1}).encode(), headers)
+    try:
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            return answer.status
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code
+
+
+@pytest.mark.slow
+def test_off_loopback_a_server_asks_for_a_login_and_the_mirror_logs_in_through_mlflows_variables(store, capfd):
+    finish(store, 0)
+    os.environ["MLFLOW_AUTH_ADMIN_PASSWORD"] = "correct horse battery"
+    with pytest.raises(SystemExit):
+        cli.main(["sync", "--store", str(store.root)])
+    with pytest.raises(SystemExit) as ended:
+        # Another address of this machine's own, which only the name of the loopback makes special.
+        cli.main(["ui", SWEEP, "--store", str(store.root), "--host", "127.0.0.2", "--allow-host", "lab", "--json"])
+    printed = capfd.readouterr()
+    url = json.loads(printed.out.partition("\n{")[2].join(["{", ""]))["server"]
+    process = psutil.Process(json.loads((store.root / "mlflow-server.json").read_text())["pid"])
+    answers = [status_of(url), status_of(url, "admin:wrong"), status_of(url, "admin:correct horse battery")]
+    foreign = status_of(url, "admin:correct horse battery", host="evil.example")
+
+    with pytest.raises(Unreachable, match="MLFLOW_TRACKING_USERNAME"):
+        tracking.Mirror(store, SWEEP, url).mirror_once()
+    os.environ |= {"MLFLOW_TRACKING_USERNAME": "admin", "MLFLOW_TRACKING_PASSWORD": "correct horse battery"}
+    again = tracking.Mirror(store, SWEEP, url).mirror_once()
+
+    assert ended.value.code == 0
+    assert "Warning: whoever reaches 127.0.0.2" in printed.err
+    assert (answers, foreign) == ([401, 401, 200], 403)
+    assert (again.mirrored, again.created, again.points) == (1, 0, 0)  # the runs that `sync` had written to the database itself
+    assert "correct horse" not in " ".join(process.cmdline())
+    assert [path for path in store.root.rglob("*") if path.is_file() and b"correct horse" in path.read_bytes()] == []
 
 
 def test_a_port_that_is_taken_is_named(store):
