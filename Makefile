@@ -25,7 +25,7 @@ lint: $(STAMP)
 	$(BIN)/lint-imports
 
 bench: $(STAMP)  ## the speed bars; wants a quiet machine
-	for bench in augment step evaluate tracking; do $(BIN)/python benchmarks/$$bench.py || exit 1; done
+	for bench in augment step masks evaluate tracking; do $(BIN)/python benchmarks/$$bench.py || exit 1; done
 
 tables-smoke: $(STAMP)  ## every table's smoke profile on real images (CIFAR-100, Imagenette; see README, Data): nightly
 	for sweep in sweeps/*/*.yaml; do \

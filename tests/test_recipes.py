@@ -62,7 +62,7 @@ def test_a_shipped_recipe_may_be_evaluated_untrained(name):
 def test_a_recipe_file_opens_with_what_it_is(name):
     text = shipped.recipes()[name].read_text()
 
-    assert text.startswith(("# MixMask", "# Semi-supervised", "# Supervised"))
+    assert text.startswith(("# MixMask", "# Semi-supervised", "# Supervised", "# SiameseIM", "# MAE"))
 
 
 @pytest.mark.parametrize("name", MIXMASK)

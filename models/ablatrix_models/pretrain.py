@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ablatrix_models import augment
 from ablatrix_models.batchnorm import average_running_statistics
+from ablatrix_models.collapse import embedding_metrics
 from ablatrix_models.data.images import ImageSet
 from ablatrix_models.data_parallel import SharedLoss, SharedSession
 from ablatrix_models.descent import Descent
@@ -26,6 +27,7 @@ from ablatrix_models.recipe.method import one_view
 from ablatrix_models.recipe.workers import worker_problems
 from ablatrix_models.schedules import learning_rate_factor
 from ablatrix_models.session import Session, TrialStopped
+from ablatrix_models.siamese_im.recompute import set_recompute
 
 CHECK_STEPS = 50  # between looks at the loss
 STREAMS = ("views", "mixing", "method")
@@ -76,6 +78,7 @@ class Pretraining:
         scaled = recipe.compute.precision == "fp16"
         self.descent = Descent(recipe.optimizer, self.method.parameter_groups(), device, scaled=scaled)
         self.loss = SharedLoss(self.method)
+        set_recompute(self.method, recipe.compute.recompute)
         if recipe.compute.compile:
             self.method.encoder.compile()
         self.streams = {name: stream_generator(seed, name) for name in STREAMS}
@@ -145,6 +148,7 @@ class Pretraining:
             "train.images_per_s": steps_per_s * recipe.schedule.batch_size,
         }
         average_running_statistics(self.method)
+        values |= embedding_metrics(self.method.embeddings, self.train, recipe.data, device=self.device, precision=recipe.compute.precision)
         last = epoch == recipe.schedule.epochs
         if test is not None and recipe.evaluate.every and epoch % recipe.evaluate.every == 0 and not last:
             # On every rank, though one reports: those that waited for it would wait at a collective that times out.

@@ -173,5 +173,49 @@ def test_vectors_do_not_decay_and_the_warm_up_starts_at_zero() -> None:
     assert all(torch.equal(parameter, before[name]) for name, parameter in training.method.named_parameters() if "target" not in name)
 
 
+def test_each_epoch_tells_how_far_the_target_is_from_collapse() -> None:
+    session = MemorySession()
+    pretraining(recipe_of(), session).run()
+
+    found = [(values["train.embedding_std"], values["train.embedding_rank"]) for _, _, values in session.reports]
+
+    assert len(found) == 3
+    assert all(0 < std < 1.5 and 1 <= rank <= 16 for std, rank in found)
+
+
+@pytest.mark.parametrize("changes", [{}, {"method": MAE}, {"schedule__accumulate": 2, "compute__precision": "bf16"}])
+def test_recomputed_activations_change_no_bit(changes: dict[str, Any]) -> None:
+    kept, recomputed = MemorySession(), MemorySession()
+
+    expected = pretraining(recipe_of(schedule__epochs=2, **changes), kept).run().state_dict()
+    training = pretraining(recipe_of(schedule__epochs=2, compute__recompute=True, **changes), recomputed)
+    found = training.run().state_dict()
+
+    assert losses(recomputed) == losses(kept)
+    for key, value in expected.items():
+        assert torch.equal(value, found[key]), key
+
+
+def test_recomputing_holds_fewer_activations() -> None:
+    def held(recompute: bool) -> int:
+        training = pretraining(recipe_of(compute__recompute=recompute))
+        sizes: list[int] = []
+
+        def note(saved: Tensor) -> Tensor:
+            sizes.append(saved.numel())
+            return saved
+
+        training.method.train()
+        with torch.autograd.graph.saved_tensors_hooks(note, lambda saved: saved):
+            training._loss(torch.arange(16), last=True)
+        return sum(sizes)
+
+    assert held(True) < 0.5 * held(False)
+
+
+def test_recomputing_is_no_part_of_the_identity() -> None:
+    assert recipe_of(compute__recompute=True).identity() == recipe_of().identity()
+
+
 def test_every_method_of_the_unions_is_a_method() -> None:
     assert all(isinstance(pretraining(recipe_of(**changes)).method, Method) for changes in ({}, {"method": MAE}))

@@ -75,6 +75,10 @@ class Method(nn.Module, ABC):
         """The head's output (batch, dim), not normalised; set eval mode first."""
         return self.head(self.encoder(images))
 
+    def embeddings(self, images: Tensor) -> Tensor:
+        """What must not collapse: (rows, dim) for images (batch, 3, size, size); set eval mode first. By default the head's output."""
+        return self.project(images)
+
     def parameter_groups(self) -> list[dict[str, Any]]:
         """Trainable parameters for the optimiser; a group with `constant_lr: True` skips the schedule."""
         return [{"params": [p for p in self.parameters() if p.requires_grad]}]

@@ -125,6 +125,12 @@ class SiameseIM(Method):
         """The projector's mean patch token, (batch, dim), of whole images; set eval mode first."""
         return self.head(self.encoder.tokens(images))[:, 1:].mean(dim=1)
 
+    def embeddings(self, images: Tensor) -> Tensor:
+        """See `Method.embeddings`: the target's patch tokens (batch * patches, dim), or, with pixel targets, the projector's mean token."""
+        if self.settings.target == "pixel":
+            return self.project(images)
+        return self.target_head(self.target_encoder.tokens(images))[:, 1:].flatten(0, 1)
+
     def parameter_groups(self) -> list[dict[str, Any]]:
         """Matrices, and with them CLS and mask token, decay; vectors do not (methods 1.7)."""
         return token_groups(self)

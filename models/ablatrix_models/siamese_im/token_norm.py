@@ -29,6 +29,15 @@ class TokenBatchNorm(nn.Module):
             return self.bn(wide.flatten(0, 1)).view(tokens.shape)
 
 
+class TokenLayerNorm(nn.LayerNorm):
+    """Layer norm of each token, always in 32 bits or more; autocast leaves it in 16 on CPUs. Any (..., dim)."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Normalise over the last dimension."""
+        with torch.autocast(input.device.type, enabled=False):
+            return super().forward(input.to(torch.promote_types(input.dtype, torch.float32)))
+
+
 def token_norm(kind: Literal["batch", "layer"]) -> Any:
     """What makes the norm of a block from its width."""
-    return TokenBatchNorm if kind == "batch" else partial(nn.LayerNorm, eps=LAYER_NORM_EPS)
+    return TokenBatchNorm if kind == "batch" else partial(TokenLayerNorm, eps=LAYER_NORM_EPS)

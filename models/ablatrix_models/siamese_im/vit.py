@@ -10,14 +10,15 @@ from torch import Tensor, nn
 
 from ablatrix_models.recipe.backbone import ViT
 from ablatrix_models.siamese_im.positions import fixed_embedding
+from ablatrix_models.siamese_im.recompute import Blocks
 from ablatrix_models.siamese_im.token_norm import token_norm
 
 TOKEN_STD = 0.02
 
 
-def blocks(depth: int, dim: int, heads: int, norm: Literal["batch", "layer"]) -> nn.Sequential:
-    """Pre-norm transformer blocks, MLP four times as wide, exact GELU, no dropout; (batch, tokens, dim) to the same."""
-    return nn.Sequential(*(Block(dim, heads, qkv_bias=True, norm_layer=token_norm(norm)) for _ in range(depth)))
+def blocks(depth: int, dim: int, heads: int, norm: Literal["batch", "layer"], mlp_ratio: float = 4.0) -> Blocks:
+    """Pre-norm transformer blocks, exact GELU, fused attention, no dropout; (batch, tokens, dim) to the same."""
+    return Blocks(*(Block(dim, heads, mlp_ratio, qkv_bias=True, norm_layer=token_norm(norm)) for _ in range(depth)))
 
 
 def initialise(network: nn.Module) -> None:
@@ -55,13 +56,17 @@ class Encoder(nn.Module):
         self.width_out, self.grid, self.pool = config.width, image_size // config.patch, config.pool
         self.patch_embedding = nn.Conv2d(3, config.width, config.patch, stride=config.patch)
         self.cls_token = nn.Parameter(torch.empty(1, 1, config.width))
-        self.blocks = blocks(config.depth, config.width, config.heads, "layer")
+        self.blocks = blocks(config.depth, config.width, config.heads, "layer", config.mlp_ratio)
         self.norm: nn.Module = token_norm("layer")(config.width) if config.final_norm else nn.Identity()
         self.register_buffer("positions", fixed_embedding(self.grid, config.width), persistent=False)
         initialise(self)
         nn.init.xavier_uniform_(self.patch_embedding.weight.view(config.width, -1))
         nn.init.normal_(self.cls_token, std=TOKEN_STD)
         self.patch_embedding.requires_grad_(config.train_patch_embedding)
+
+    def compile(self, *args: Any, **kwargs: Any) -> None:
+        """Compile the blocks, which every way in goes through (see `nn.Module.compile`)."""
+        self.blocks.compile(*args, **kwargs)
 
     def tokens(self, images: Tensor, visible: Tensor | None = None) -> Tensor:
         """Encoded CLS and patches of images (batch, 3, size, size): (batch, 1 + patches, width).

@@ -288,3 +288,20 @@ def test_a_progress_in_epochs_is_refused() -> None:
 def test_a_patch_that_does_not_divide_the_image_is_refused() -> None:
     with pytest.raises(ValueError, match="patches of 5 pixels do not divide images of 16"):
         SiameseIM(config.SiameseIM(**TINY), ViT(patch=5, width=8, depth=1, heads=2), SIZE)
+
+
+def test_blocks_use_the_fused_attention_and_the_recipe_s_mlp() -> None:
+    encoder = SiameseIM(config.SiameseIM(**TINY), ViT(patch=4, width=8, depth=2, heads=2, mlp_ratio=2.0), SIZE).encoder
+
+    blocks: list[Any] = list(encoder.blocks)
+
+    assert [block.attn.fused_attn for block in blocks] == [True, True]
+    assert [block.mlp.fc1.out_features for block in blocks] == [16, 16]
+
+
+def test_a_compiled_encoder_compiles_what_its_tokens_pass() -> None:
+    encoder = tiny().encoder
+
+    encoder.compile(backend="eager")
+
+    assert encoder.blocks._compiled_call_impl is not None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from ablatrix_models.siamese_im.token_norm import TokenBatchNorm
+from ablatrix_models.siamese_im.token_norm import TokenBatchNorm, token_norm
 from golden import load_golden
 
 
@@ -56,3 +56,14 @@ def test_it_can_be_exchanged_for_synchronised_batch_norm() -> None:
 
     assert isinstance(norms[0], TokenBatchNorm)
     assert isinstance(norms[0].bn, nn.SyncBatchNorm)
+
+
+def test_layer_norm_computes_in_32_bits_under_autocast() -> None:
+    norm = token_norm("layer")(8)
+    tokens = 100 + torch.randn(2, 3, 8, generator=torch.Generator().manual_seed(0)).to(torch.bfloat16)
+
+    with torch.autocast("cpu", torch.bfloat16):
+        found = norm(tokens)
+
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found, nn.functional.layer_norm(tokens.float(), (8,), eps=1e-6))

@@ -1,0 +1,42 @@
+"""How far embeddings are from collapse: their spread, and how many directions they use."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from ablatrix_models.data.images import ImageSet
+from ablatrix_models.evaluate.features import Precision, extract
+from ablatrix_models.losses import unit
+from ablatrix_models.methods.contract import spread
+from ablatrix_models.recipe.data import Data
+
+IMAGES = 256  # enough to see a collapse; the rank cannot exceed the number of rows
+
+
+@torch.no_grad()
+def effective_rank(embeddings: Tensor) -> Tensor:
+    """Directions that unit (rows, dim) rows use: exp of the entropy of their normalised singular values; a scalar float64.
+
+    Roy and Vetterli 2007, definition 1; Garrido et al. 2023 for embeddings. 1 means that all point one way, min(rows, dim) that they
+    use every direction alike. O(rows * dim^2) time, in float64, because small singular values are many.
+    """
+    rows = unit(embeddings.double())
+    gram = rows.mT @ rows if rows.shape[0] >= rows.shape[1] else rows @ rows.mT
+    values = torch.linalg.eigvalsh(gram).clamp(min=0).sqrt()
+    shares = values / values.sum()
+    return torch.special.entr(shares).sum().exp()
+
+
+def embedding_metrics(
+    embed: Callable[[Tensor], Tensor], train: ImageSet, data: Data, *, device: torch.device, precision: Precision
+) -> dict[str, float]:
+    """`train.embedding_std` and `train.embedding_rank` of training images from all over the set, in eval mode; draws nothing.
+
+    embed: normalised images to (rows, dim), one row or more for each image.
+    """
+    some = train.subset(torch.linspace(0, len(train) - 1, min(IMAGES, len(train))).round().long())
+    embeddings = extract(embed, some, data, device=device, precision=precision)
+    return {"train.embedding_std": spread(embeddings).item(), "train.embedding_rank": effective_rank(embeddings).item()}
