@@ -48,6 +48,7 @@ class Plan:
     seeds: tuple[int, ...]
     resources: Resources
     trials: tuple[Trial, ...] = ()
+    overrides: tuple[Change, ...] = ()  # of the command line
     suggestions: int = 0  # that a search is to make; those made so far are among the cells
 
     @property
@@ -103,11 +104,12 @@ def make(spec: Spec, profile: str | None, fingerprint: Callable[[Data], str], ov
         profile = None
     if profile is not None and profile not in spec.file.profiles:
         raise InvalidInput(f"{spec.path} has no profile {profile!r}. {nearest(profile, [PAPER, *spec.file.profiles])}")
-    plan, problems = _outline(spec, profile, list(overrides))
+    overrides = list(overrides)
+    plan, problems = _outline(spec, profile, overrides)
     problems += spec.problems
     if problems:
         raise SweepFileError(spec.path, problems)
-    return replace(plan, trials=tuple(_trials(plan, fingerprint)))
+    return replace(plan, overrides=tuple(overrides), trials=tuple(_trials(plan, fingerprint)))
 
 
 def _trials(plan: Plan, fingerprint: Callable[[Data], str]) -> Iterator[Trial]:

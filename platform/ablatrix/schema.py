@@ -146,6 +146,13 @@ class Search(Part):
     scheduler: Scheduler | None = None
 
 
+class Budget(Part):
+    """What a run may cost at most; more is refused before anything runs."""
+
+    trials: Annotated[int, Field(ge=0)] | None = None
+    gpu_hours: Annotated[float, Field(ge=0)] | None = None
+
+
 class ProfileAxis(Part):
     """Other levels for an axis under a profile."""
 
@@ -163,6 +170,7 @@ class Profile(Part):
     resources: Resources | None = None
     axes: dict[Word, ProfileAxis] = {}
     trials: Annotated[int, Field(ge=1, le=100_000)] | None = None
+    budget: Budget | None = None
 
 
 class Table(Part):
@@ -199,6 +207,7 @@ class SweepFile(Part):
     seeds: Seeds = 1
     metric: Metric
     resources: Resources = Resources()
+    budget: Budget = Budget()
     profiles: dict[Slug, Profile] = {}
     table: Table | None = None
     claims: list[Claim] = []

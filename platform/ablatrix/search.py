@@ -19,7 +19,6 @@ from ablatrix.cells import Cell
 from ablatrix.errors import AblatrixError, DamagedRecord, InvalidInput
 from ablatrix.grid import Axis, Level
 from ablatrix.identity import digest, trial_id
-from ablatrix.layers import Change
 from ablatrix.plan import Plan, Trial
 from ablatrix.records import SCHEMA, drop_torn_line, encode, read_json, write_atomically
 from ablatrix.schema import Search as Settings
@@ -46,14 +45,13 @@ class Search:
         sweep: SweepDirectory,
         fingerprint: Callable[[Data], str],
         publish: Callable[[Plan], None],
-        overrides: tuple[Change, ...] = (),
     ) -> None:
         settings = plan.spec.file.search
         assert settings is not None
         self.settings: Settings = settings
         self.plan, self.store, self.sweep = plan, store, sweep
         self._fingerprint, self._publish = fingerprint, publish
-        self._resolver = cells(plan.spec, plan.profile, overrides)
+        self._resolver = cells(plan.spec, plan.profile, plan.overrides)
         self._space: list[Dimension] = dimensions(plan.spec)[0]
         self._goals: list[Yardstick] = objectives(plan.spec)
         drop_torn_line(self.place / "suggestions.jsonl")
@@ -164,13 +162,9 @@ class Search:
 
     def _join(self, number: int, cell: Cell, chosen: Mapping[str, Level]) -> str:
         """Make a suggestion a cell and a trial of the plan; the trial's id."""
-        assert cell.recipe is not None
-        data = self._fingerprint(cell.recipe.data)
-        trial = Trial(self._id(cell), cell.id, self.plan.seeds[0], data, cell.recipe)
+        self.plan = _joined(self.plan, number, cell, chosen, self._fingerprint)
+        trial = self.plan.trials[-1]
         self.store.trial(trial.id).create(trial.record())
-        level = Level(str(number), tuple(change for level in chosen.values() for change in level.changes))
-        axis = Axis(SUGGESTION, (*self.plan.axes[0].levels, level))
-        self.plan = replace(self.plan, axes=(axis,), cells=(*self.plan.cells, cell), trials=(*self.plan.trials, trial))
         self._numbers.setdefault(trial.id, []).append(number)
         self._made += 1
         return trial.id
@@ -212,11 +206,38 @@ class Search:
 
     def suggestions(self) -> Iterator[dict[str, Any]]:
         """The record so far: lines of events `suggested` and `told`."""
-        file = self.place / "suggestions.jsonl"
-        try:
-            yield from map(json.loads, file.read_text(encoding="utf-8").splitlines() if file.exists() else ())
-        except ValueError as error:
-            raise DamagedRecord(file, error) from error
+        return read_suggestions(self.sweep)
+
+
+def read_suggestions(sweep: SweepDirectory) -> Iterator[dict[str, Any]]:
+    """The record of a search, also while it runs: a last line that is not whole yet is left out."""
+    file = sweep.path / "search" / "suggestions.jsonl"
+    try:
+        for line in file.read_text(encoding="utf-8").splitlines(keepends=True) if file.exists() else ():
+            if line.endswith("\n"):
+                yield json.loads(line)
+    except ValueError as error:
+        raise DamagedRecord(file, error) from error
+
+
+def with_recorded(plan: Plan, sweep: SweepDirectory, fingerprint: Callable[[Data], str]) -> Plan:
+    """A search's plan with the suggestions that its runs have made so far; changes nothing, and needs no study."""
+    resolver, space = cells(plan.spec, plan.profile, plan.overrides), dimensions(plan.spec)[0]
+    for line in read_suggestions(sweep):
+        chosen = _chosen(space, line["levels"]) if line["event"] == "suggested" and line["trial"] else None
+        cell = suggested(resolver, line["number"], chosen) if chosen else None
+        if chosen and cell and cell.recipe:
+            plan = _joined(plan, line["number"], cell, chosen, fingerprint)
+    return plan
+
+
+def _joined(plan: Plan, number: int, cell: Cell, chosen: Mapping[str, Level], fingerprint: Callable[[Data], str]) -> Plan:
+    assert cell.recipe is not None
+    data, seed = fingerprint(cell.recipe.data), plan.seeds[0]
+    trial = Trial(trial_id(cell.recipe, seed, data), cell.id, seed, data, cell.recipe)
+    level = Level(str(number), tuple(change for level in chosen.values() for change in level.changes))
+    axis = Axis(SUGGESTION, (*plan.axes[0].levels, level))
+    return replace(plan, axes=(axis,), cells=(*plan.cells, cell), trials=(*plan.trials, trial))
 
 
 def _chosen(space: list[Dimension], labels: Mapping[str, str]) -> dict[str, Level] | None:

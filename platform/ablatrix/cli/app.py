@@ -14,7 +14,10 @@ from ablatrix.cli.data import data_app
 from ablatrix.cli.options import (
     AddressOption,
     BreakerOption,
+    CpusOption,
     JsonOption,
+    MaxGpuHoursOption,
+    MaxTrialsOption,
     ProfileOption,
     SetOption,
     StoredArgument,
@@ -76,11 +79,16 @@ def plan_(
     store: StoreOption = None,
     pairs: SetOption = [],  # noqa: B006
     as_json: JsonOption = False,
+    cpus: CpusOption = None,
+    probe: Annotated[bool, typer.Option("--probe", help="Measure recipes of which nothing is known by a few real steps.")] = False,
+    max_trials: MaxTrialsOption = None,
+    max_gpu_hours: MaxGpuHoursOption = None,
 ) -> None:
-    """List the sweep's trials: to run, in the store, excluded and why."""
+    """List the sweep's trials: to run, in the store, running elsewhere, excluded and why; then what it costs."""
     from ablatrix.cli import planned
 
-    planned.show(make_plan(load_spec(sweep), profile, pairs), Store.at(store), as_json)
+    made = planned.as_stored(make_plan(load_spec(sweep), profile, pairs), Store.at(store))
+    planned.show(made, Store.at(store), as_json, planned.limits(made, max_trials, max_gpu_hours), cpus, probe)
 
 
 @app.command()
@@ -90,14 +98,18 @@ def run(
     store: StoreOption = None,
     tracking_uri: UriOption = None,
     pairs: SetOption = [],  # noqa: B006
-    cpus: Annotated[int | None, typer.Option(min=1, help="CPU cores to use; default: all of this machine.")] = None,
+    cpus: CpusOption = None,
     address: AddressOption = None,
     breaker: BreakerOption = None,
+    max_trials: MaxTrialsOption = None,
+    max_gpu_hours: MaxGpuHoursOption = None,
 ) -> None:
     """Run what the store lacks of a sweep, with live progress. Running it again resumes."""
-    from ablatrix.cli import running
+    from ablatrix.cli import planned, running
 
-    running.run(make_plan(load_spec(sweep), profile, pairs), Store.at(store), tracking_uri, cpus, address, breaker)
+    made, place = make_plan(load_spec(sweep), profile, pairs), Store.at(store)
+    planned.refuse_over_budget(made, place, planned.limits(made, max_trials, max_gpu_hours), cpus)
+    running.run(made, place, tracking_uri, cpus, address, breaker)
 
 
 @app.command()

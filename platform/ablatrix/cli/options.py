@@ -25,6 +25,9 @@ StoreOption = Annotated[Path | None, typer.Option("--store", help="The store's d
 ProfileOption = Annotated[str | None, typer.Option("--profile", help="The same sweep at another cost, such as short or smoke.")]
 SetOption = Annotated[list[str], typer.Option("--set", metavar="KEY=VALUE", help="Change a recipe key in every cell; may be repeated.")]
 UriOption = Annotated[str | None, typer.Option("--tracking-uri", help="MLflow; else MLFLOW_TRACKING_URI, else SQLite in the store.")]
+CpusOption = Annotated[int | None, typer.Option("--cpus", min=1, help="CPU cores to use; default: all of this machine.")]
+MaxTrialsOption = Annotated[int | None, typer.Option("--max-trials", min=0, help="Refuse to run more; else the file's budget.")]
+MaxGpuHoursOption = Annotated[float | None, typer.Option("--max-gpu-hours", min=0, help="Refuse to cost more; else the file's budget.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Machine-readable output on stdout.")]
 AddressOption = Annotated[
     str | None, typer.Option("--address", help="A running Ray cluster, HOST:PORT of its head, or auto; default: a Ray of our own.")
