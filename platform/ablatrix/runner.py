@@ -24,7 +24,7 @@ from ablatrix.dispatch import Dispatch, Listed, Source
 from ablatrix.errors import Unreachable
 from ablatrix.occupancy import WRITE_S, write_occupancy
 from ablatrix.records import Report
-from ablatrix.schema import Resources
+from ablatrix.schema import Resources, Scheduler, Yardstick
 from ablatrix.slot import carry_out
 from ablatrix.store import Store, SweepDirectory
 from ablatrix.trial import Order
@@ -178,6 +178,26 @@ def run_order(config: dict[str, Any]) -> None:
         tune.report({**report.values, "epoch": report.epoch, "step": report.step})
 
     tune.report({"exit_code": carry_out(order, follow if config["follow"] else None)})
+
+
+def early_stopping(settings: Scheduler, goal: Yardstick, epochs: int) -> TrialScheduler:
+    """Tune's scheduler for a search, by the reports of `goal`. It stops no trial at `epochs`, where only the evaluation is left."""
+    from ray.tune.schedulers import ASHAScheduler, MedianStoppingRule, TrialScheduler
+
+    class Median(MedianStoppingRule):
+        """Spares trials that have trained to their end."""
+
+        def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
+            spared = result.get("epoch", 0) >= epochs
+            return TrialScheduler.CONTINUE if spared else super().on_trial_result(tune_controller, trial, result)
+
+    grace = settings.grace_epochs
+    if settings.name == "median":
+        return Median(time_attr="epoch", metric=goal.name, mode=goal.goal, grace_period=grace)
+    return ASHAScheduler(
+        time_attr="epoch", metric=goal.name, mode=goal.goal, grace_period=grace, reduction_factor=settings.reduction,
+        max_t=max(grace, epochs - 1), stop_last_trials=False,
+    )  # fmt: skip
 
 
 def _feed(dispatch: Dispatch, order_of: Any) -> Searcher:

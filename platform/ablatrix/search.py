@@ -56,7 +56,8 @@ class Search:
         self._goals: list[Yardstick] = objectives(plan.spec)
         drop_torn_line(self.place / "suggestions.jsonl")
         self._study = Study(self.place / "study.jsonl", settings, [goal.goal for goal in self._goals], plan.suggestions)
-        self._first = [trial.id for trial in plan.trials]  # of included cells
+        self._first = [trial.id for trial in plan.trials if store.trial(trial.id).result() is None]  # of included cells
+        self.gave_up: str | None = None
         self._numbers: dict[str, list[int]] = {}  # a trial's suggestions: small spaces suggest one twice
         self._open: set[str] = set()
         self._made = 0
@@ -71,10 +72,16 @@ class Search:
     @property
     def exhausted(self) -> bool:
         """Whether every trial was given."""
-        return not self._first and not self._again and self._made >= self.plan.suggestions
+        return self.gave_up is not None or (not self._first and not self._again and self._made >= self.plan.suggestions)
+
+    @property
+    def epochs(self) -> int:
+        """Of the shortest trial that the space can suggest."""
+        tried = [suggested(self._resolver, 0, chosen).recipe for chosen in corners(self._space)]
+        return min((recipe.schedule.epochs for recipe in tried if recipe), default=1)
 
     def next(self) -> str | None:
-        """The next trial's id, its recipe in the store; None once `exhausted`."""
+        """The next trial's id, its recipe in the store; None once `exhausted`, for which `gave_up` may have a reason."""
         unusable = 0
         trial = next((waiting.pop(0) for waiting in (self._first, self._again) if waiting), None)
         while trial is None and self._made < self.plan.suggestions:
@@ -83,7 +90,8 @@ class Search:
             unusable = unusable + 1 if self._made == made else 0
             if unusable >= MAX_UNUSABLE:
                 record = self.place / "suggestions.jsonl"
-                raise InvalidInput(f"{MAX_UNUSABLE} suggestions in a row make no recipe; {record} says why. Narrow search.space.")
+                self.gave_up = f"{MAX_UNUSABLE} suggestions in a row make no recipe; {record} says why. Narrow search.space."
+                return None
         if trial is not None:
             self._open.add(trial)
         return trial

@@ -51,6 +51,7 @@ def outline(
     tried = [suggested(resolver, 0, chosen) for chosen in corners(space)]
     problems += set(resolver.problems)
     problems += _objective_problems(spec, [cell.recipe for cell in (*included, *tried) if cell.recipe])
+    problems += _scheduler_problems(spec, [cell.recipe for cell in tried if cell.recipe])
     return included, space, problems
 
 
@@ -100,18 +101,27 @@ def _objective_problems(spec: Spec, recipes: Sequence[Recipe]) -> Iterator[FileP
         yield FileProblem(
             line(("search", "objectives")), f"{search.algorithm} takes one objective. Use one of {known}, or the metric alone."
         )
-    if search.objectives and search.scheduler:
-        yield FileProblem(line(("search", "scheduler")), "a scheduler compares by one objective, but there are two. Keep one of the two.")
     for i, wanted in enumerate(objectives(spec)):
         place: Place = ("search", "objectives", i) if search.objectives else ("metric", "name")
         measured = set.intersection(*({*recipe.evaluate.metrics(), "train.loss", SECONDS} for recipe in recipes)) if recipes else set()
         if recipes and wanted.name not in measured:
             yield FileProblem(line(place), f"not every suggestion measures {wanted.name!r}. {nearest(wanted.name, sorted(measured))}")
-    if search.scheduler and any(not _is_reported(objectives(spec)[0].name, recipe) for recipe in recipes):
-        name = objectives(spec)[0].name
-        yield FileProblem(
-            line(("search", "scheduler")), f"{name} is not reported while trials train. Set evaluate.every, or use knn.top1 or train.loss."
-        )
+
+
+def _scheduler_problems(spec: Spec, recipes: Sequence[Recipe]) -> Iterator[FileProblem]:
+    """A scheduler needs reports to compare by, and epochs to spare."""
+    assert spec.file.search is not None
+    scheduler, name, line = spec.file.search.scheduler, objectives(spec)[0].name, spec.document.line(("search", "scheduler"))
+    if scheduler is None:
+        return
+    if spec.file.search.objectives:
+        yield FileProblem(line, "a scheduler compares by one objective, but there are two. Keep one of the two.")
+    if not all(_is_reported(name, recipe) for recipe in recipes):
+        yield FileProblem(line, f"{name} is not reported while trials train. Set evaluate.every, or use knn.top1 or train.loss.")
+    shortest = min((recipe.schedule.epochs for recipe in recipes), default=scheduler.grace_epochs + 1)
+    if shortest <= scheduler.grace_epochs:
+        grace = scheduler.grace_epochs
+        yield FileProblem(line, f"grace_epochs is {grace}, but trials train {shortest} epochs, so none could be stopped early. Use fewer.")
 
 
 def _is_reported(name: str, recipe: Recipe) -> bool:

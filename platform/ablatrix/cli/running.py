@@ -10,20 +10,25 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.live import Live
 
 from ablatrix import board
 from ablatrix.cli import output
+from ablatrix.cli.options import fingerprint
 from ablatrix.environment import source_version
-from ablatrix.errors import AblatrixError, DamagedRecord, Interrupted, Refused, TrialsMissing, Unreachable
+from ablatrix.errors import AblatrixError, DamagedRecord, Interrupted, InvalidInput, Refused, TrialsMissing, Unreachable
 from ablatrix.lease import Held, lease
 from ablatrix.lease import owner as lease_owner
 from ablatrix.plan import Plan
-from ablatrix.runner import Runner
+from ablatrix.runner import Runner, early_stopping
+from ablatrix.search_plan import objectives
 from ablatrix.store import Store, SweepDirectory, TrialDirectory
 from ablatrix.tracking.address import public_command
+
+if TYPE_CHECKING:
+    from ablatrix.search import Search
 
 REFRESH_S = 0.5
 REPORT_S = 30.0
@@ -42,15 +47,20 @@ def run(
     mirror = Mirror(store, sweep.name, uri)
     try:
         with lease(sweep.claims):
-            missing = submit(plan, store, sweep)
+            search = begin_search(plan, store, sweep) if plan.suggestions else None
+            missing = submit(search.plan if search else plan, store, sweep)
             runner = Runner(store, sweep, plan.resources, cpus or len(os.sched_getaffinity(0)), address, breaker)
             with _mirrored(mirror), _interruptible(runner) as interrupted:
-                if missing:
+                if missing if search is None else not search.exhausted:
                     at_once = f"on the Ray cluster at {address}" if address else f"{runner.concurrency} at a time"
                     output.notes().print(f"{at_once}, {plan.resources.cpus} CPU threads each")
-                    runner.start(missing)
+                    runner.start(search or missing, _scheduler(search))
                 _follow(store, sweep, runner, mirror)
+            if search and search.gave_up:
+                output.notes().print(search.gave_up, style="red")
             _conclude(store, sweep, runner, interrupted, mirror)
+            if search and search.gave_up:
+                raise InvalidInput(search.gave_up)
     except Held:
         raise Refused(
             f"the sweep {sweep.name!r} is already running in this store ({lease_owner(sweep.claims)}). "
@@ -65,6 +75,28 @@ def keep_plan(plan: Plan, store: Store, sweep: SweepDirectory) -> None:
     sweep.submit(plan.spec.document.text, plan.as_mapping() | {"commit": commit, "dirty": dirty, "command": command})
     for trial in {trial.id: trial for trial in plan.trials}.values():
         store.trial(trial.id).create(trial.record())
+
+
+def begin_search(plan: Plan, store: Store, sweep: SweepDirectory) -> Search:
+    """The search of a sweep, gone on with where an earlier run ended."""
+    from ablatrix.search import Search
+    from ablatrix.study import REPRODUCIBLE
+
+    search = Search(plan, store, sweep, fingerprint, lambda grown: keep_plan(grown, store, sweep))
+    made, algorithm = len(search.plan.axes[0].levels), search.settings.algorithm
+    notes = output.notes()
+    notes.print(
+        f"{sweep.name}: {made} of {plan.suggestions} suggestions made, by {algorithm}; each is in {search.place / 'suggestions.jsonl'}"
+    )
+    if algorithm not in REPRODUCIBLE:
+        notes.print(f"What {algorithm} suggests depends on the order in which trials end, so a second search may differ.", style="dim")
+    return search
+
+
+def _scheduler(search: Search | None) -> Any:
+    if search is None or search.settings.scheduler is None:
+        return None
+    return early_stopping(search.settings.scheduler, objectives(search.plan.spec)[0], search.epochs)
 
 
 def submit(plan: Plan, store: Store, sweep: SweepDirectory) -> list[str]:
@@ -190,7 +222,9 @@ def _conclude(store: Store, sweep: SweepDirectory, runner: Runner, interrupted: 
     notes.print(f"MLflow:  {output.command()} ui {sweep.name}" + ("" if Store.at(None).root == store.root else f" --store {store.root}"))
     if runner.error:
         raise runner.error if isinstance(runner.error, AblatrixError) else Unreachable(f"Ray ended: {runner.error}") from runner.error
-    missing = sum(count for state, count in now.counts().items() if state != "finished")
+    # What a search's scheduler stopped early is done with.
+    trials = [trial for cell in now.cells for trial in cell.trials]
+    missing = sum(trial.state != "finished" and trial.cause != "pruned" for trial in trials)
     if runner.tripped:
         raise TrialsMissing(f"{runner.tripped}. Mend the cause; the same command goes on.")
     if interrupted.is_set() or sweep.stop_file.exists():  # by Ctrl-C, or by `ablatrix stop`
