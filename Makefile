@@ -7,7 +7,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: quickstart test services lint bench tables-smoke clean
+.PHONY: quickstart test test-latex services lint bench tables-smoke clean
 
 quickstart: $(STAMP)  ## train ten small trials on real digits, and print their table
 	$(BIN)/ablatrix run sweeps/quickstart.yaml --store $(STORE)
@@ -23,6 +23,10 @@ lint: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
 	$(BIN)/lint-imports
+
+test-latex: $(STAMP)  ## install Debian's TeX where there is none, and compile the reports' tables
+	@command -v pdflatex > /dev/null || apt-get install -y --no-install-recommends texlive-latex-recommended texlive-fonts-recommended lmodern
+	$(BIN)/python -m pytest -rs tests/ablatrix_reports -k compile
 
 bench: $(STAMP)  ## the speed bars; wants a quiet machine
 	for bench in augment step masks evaluate tracking; do $(BIN)/python benchmarks/$$bench.py || exit 1; done

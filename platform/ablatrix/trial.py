@@ -131,21 +131,26 @@ def _train(recipe: object, seed: int, attempt: Attempt, order: Order) -> tuple[d
     assert isinstance(recipe, Recipe)
     device = torch.device("cuda" if order.gpus else "cpu")
     train, test = load(recipe.data, "train"), load(recipe.data, "test")
-    _draw_patches(attempt.directory, recipe, seed, train)
+    _draw_pictures(attempt.directory, recipe, seed, train)
     metrics = train_and_evaluate(recipe, seed, train, test, attempt, device)
     return metrics, torch.cuda.get_device_name() if order.gpus else "cpu"
 
 
-def _draw_patches(directory: TrialDirectory, recipe: Recipe, seed: int, train: ImageSet) -> None:
-    """Leave a picture of what a method of dense prediction predicts. A trial never fails for want of a picture."""
-    from ablatrix_models.patch_picture import patch_picture
+def _draw_pictures(directory: TrialDirectory, recipe: Recipe, seed: int, train: ImageSet) -> None:
+    """Leave pictures of what the network is shown, and of what a method of dense prediction predicts.
 
-    place = directory.pictures / "patches.png"
-    try:
-        if not place.exists() and (picture := patch_picture(recipe, seed, train)):
-            write_atomically(place, picture)
-    except Exception as error:
-        print(f"The predicted patches could not be drawn ({type(error).__name__}: {error}).", flush=True)
+    A trial never fails for want of a picture.
+    """
+    from ablatrix_models.patch_picture import patch_picture
+    from ablatrix_models.samples import sample_sheet
+
+    for name, draw in (("samples.png", sample_sheet), ("patches.png", patch_picture)):
+        place = directory.pictures / name
+        try:
+            if not place.exists() and (picture := draw(recipe, seed, train)):
+                write_atomically(place, picture)
+        except Exception as error:
+            print(f"{name} could not be drawn ({type(error).__name__}: {error}).", flush=True)
 
 
 def cause_of(error: BaseException) -> str:

@@ -70,7 +70,15 @@ def inline_svg(figure: Figure, name: str, label: str) -> str:
     return tags.replace("<svg", f'<svg role="img" aria-label="{label}"', 1).strip()
 
 
+def prefixed(svg: str, name: str) -> str:
+    """An inline picture whose ids start with `name` too, for a page that has several of its kind."""
+    return re.sub(r"<[^<>]*>", lambda tag: _renamed(tag.group(), name), svg)
+
+
 def _own(tag: str, name: str) -> str:
     """One tag with the page's ids and colours; text between tags is never touched."""
-    tag = re.sub(r'(\sid="|href="#|url\(#)', rf"\g<1>{name}-", tag)
-    return re.sub("|".join(CSS), lambda colour: CSS[colour.group()], tag)
+    return re.sub("|".join(CSS), lambda colour: CSS[colour.group()], _renamed(tag, name))
+
+
+def _renamed(tag: str, name: str) -> str:
+    return re.sub(r'(\sid="|href="#|url\(#)', rf"\g<1>{name}-", tag)

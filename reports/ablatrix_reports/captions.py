@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from ablatrix_reports.collect import Trial
+from ablatrix_reports.judgement_wording import paper_caption, statistics_caption
 from ablatrix_reports.report import Report
 from ablatrix_reports.wording import MARKS, MEANINGS, cell_name, measure
 
 
 def caption(report: Report) -> list[str]:
     """What a reader must know to read the table, one sentence each."""
-    sentences = [_measure(report), *_emphasis(report), *_ties(report), *_baseline(report), *_legend(report)]
-    return [s for s in sentences if s]
+    own = [_measure(report), *_emphasis(report), *_ties(report), *_baseline(report), *statistics_caption(report)]
+    return [s for s in (*own, *paper_caption(report), *_legend(report)) if s]
 
 
 def notes(report: Report) -> list[tuple[str, str]]:
@@ -34,6 +35,18 @@ def reason(trial: Trial) -> str:
     """Why a trial failed, in one line: its cause, and the last line of its message, which is where an exception stands."""
     message = (trial.message or "").strip().splitlines()[-1:]
     return ": ".join(part.strip() for part in (trial.cause, *message) if part) or "no cause was recorded"
+
+
+def mlflow_command(report: Report) -> str:
+    """How to open the sweep in MLflow."""
+    return f"ablatrix ui {report.name}"
+
+
+def commands(report: Report) -> list[str]:
+    """What to type to get this report again: the code, the trials, the report."""
+    checkout = [f"git checkout {report.commit}" + ("  # its tree had uncommitted changes" if report.dirty else "")] if report.commit else []
+    run = [report.command] if report.command else []
+    return [*checkout, *run, f"ablatrix report {report.name}", f"ablatrix verify {report.name}", mlflow_command(report)]
 
 
 def progress(report: Report) -> str:

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from ablatrix import claim
 from ablatrix.claim import Case
+from ablatrix.grid import label
 from ablatrix_reports import margin
 from ablatrix_reports.judgement import CaseVerdict, ClaimState, ClaimVerdict
 from ablatrix_reports.margin import Sampled
@@ -23,7 +24,7 @@ def judge(plan: Plan, cells: Sequence[Cell]) -> tuple[ClaimVerdict, ...]:
 
 
 def _judge(planned: PlannedClaim, cases: Sequence[Case], cells: Sequence[Cell]) -> ClaimVerdict:
-    blank = ClaimVerdict(planned.text, planned.check, "not asked", None, None, None, None, 0, None, ())
+    blank = ClaimVerdict(planned.text, planned.check, _scope(planned), "not asked", None, None, None, None, 0, None, ())
     absent = [str(ref) for case in cases for ref, place in case.cells.items() if place is None or cells[place].excluded is not None]
     if absent or not cases:
         return replace(blank, reason=f"no such cell here: {', '.join(dict.fromkeys(absent)) or 'none of those it names'}")
@@ -42,6 +43,13 @@ def _judge(planned: PlannedClaim, cases: Sequence[Case], cells: Sequence[Cell]) 
     if len(known) < len(sampled):
         return replace(blank, state="undecided", reason="its cells have no seed in common", cases=verdicts)
     return _decided(replace(blank, cases=verdicts), margin.smallest(known))
+
+
+def _scope(planned: PlannedClaim) -> str | None:
+    def words(wanted: object) -> str:
+        return " or ".join(label(one) for one in (wanted if isinstance(wanted, list) else [wanted]))
+
+    return ", ".join(f"{axis} {words(wanted)}" for axis, wanted in planned.only.items()) or None
 
 
 def _decided(blank: ClaimVerdict, form: Sampled) -> ClaimVerdict:

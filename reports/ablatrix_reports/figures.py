@@ -1,13 +1,11 @@
-"""The two pictures of a report: the metric by level, and the training curves."""
+"""The metric of every cell in a picture: seeds, means, intervals, and the paper's numbers beside them."""
 
 from __future__ import annotations
 
-from collections import defaultdict
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ablatrix_reports.canvas import ACCENT, CSS, INK, MAX_SERIES, MUTED, SERIES, canvas, inline_svg
-from ablatrix_reports.collect import TRAINING_LOSS, Curve
+from ablatrix_reports.canvas import ACCENT, INK, SERIES, canvas, inline_svg
 from ablatrix_reports.report import Cell, Line, Report
 from ablatrix_reports.statistics import mean_interval
 from ablatrix_reports.wording import MARKS
@@ -16,9 +14,9 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 MAX_ROWS, MAX_PANELS = 40, 6
-ROW_HEIGHT, PANEL_MARGIN, CURVE_HEIGHT = 0.32, 0.75, 2.6  # inches
+ROW_HEIGHT, PANEL_MARGIN = 0.32, 0.75  # inches
 LABEL_LENGTH, TITLE_LENGTH = 28, 60  # characters
-DASHES = ("solid", "dashed", "dotted")
+PAPER_AXIS = "the paper"
 Interval = tuple[float, float]
 
 
@@ -51,29 +49,10 @@ def levels(report: Report) -> Picture | None:
     with canvas(len(panels), len(rows) * ROW_HEIGHT + PANEL_MARGIN) as (figure, axes):
         for ax, column in zip(axes, panels, strict=True):
             _level_panel(ax, report, column, [at.get((r.key, column.key)) for r in rows])
-            _name(ax, column, report)
-            ax.set_xlabel(_short(_metrics(report, column), TITLE_LENGTH), parse_math=False)
+            name_panel(ax, column, report)
+            ax.set_xlabel(short(_metrics(report, column), TITLE_LENGTH), parse_math=False)
         svg = inline_svg(figure, "levels", "The metric of every cell of the table, seed by seed")
     return Picture(svg, _level_caption(report, len(columns)))
-
-
-def curves(report: Report) -> Picture | None:
-    """The metric over epochs, seed by seed; the training loss where the metric was measured once. None without curves."""
-    drawn = _drawn_curves(report)
-    panels = [c for c in report.columns if c.key in drawn][:MAX_PANELS]
-    if not panels:
-        return None
-    looks = _looks(report, {cell.row for c in panels for cell, _ in drawn[c.key][1]})
-    with canvas(len(panels), CURVE_HEIGHT) as (figure, axes):
-        for ax, column in zip(axes, panels, strict=True):
-            name, found = drawn[column.key]
-            _curve_panel(ax, name, found, looks)
-            _name(ax, column, report)
-        svg = inline_svg(figure, "curves", "Training curves, one line for each seed")
-    names = " and ".join(dict.fromkeys(drawn[c.key][0] for c in panels))
-    cut = f" The first {len(panels)} of {len(drawn)} columns." if len(drawn) > len(panels) else ""
-    legend = tuple(replace(look, colour=CSS[look.colour]) for look in dict.fromkeys(looks.values()))
-    return Picture(svg, f"{names} over epochs, one line for each seed.{cut}", legend)
 
 
 def _level_panel(ax: Axes, report: Report, column: Line, cells: list[Cell | None]) -> None:
@@ -81,15 +60,32 @@ def _level_panel(ax: Axes, report: Report, column: Line, cells: list[Cell | None
     limits = _limits([v for c in cells if c for v in c.values.values()])
     ax.set_xlim(*limits)
     ax.set_ylim(len(rows) - 0.5, -0.5)
-    ax.set_yticks(range(len(rows)), labels=[_short(", ".join(r.labels), LABEL_LENGTH) for r in rows], parse_math=False)
+    ax.set_yticks(range(len(rows)), labels=[short(", ".join(r.labels), LABEL_LENGTH) for r in rows], parse_math=False)
     ax.tick_params(axis="y", length=0, pad=7)  # leaves room for an arrow head
     ax.grid(visible=True, axis="x")
     for place, cell in enumerate(cells):
         if cell is not None:
             _draw_cell(ax, place, cell, limits)
+    _draw_paper(ax, cells, limits)
     baseline = _baseline(report, column)
     if baseline is not None and baseline.mean is not None:
         ax.axvline(baseline.mean, color=INK, linewidth=0.8, linestyle=(0, (4, 3)), zorder=1)
+
+
+def _draw_paper(ax: Axes, cells: list[Cell | None], limits: Interval) -> None:
+    """The paper's numbers as diamonds; on an axis of their own, at the top, where they lie beyond the picture."""
+    paper = [(cell.published.value, place) for place, cell in enumerate(cells) if cell and cell.published]
+    if not paper:
+        return
+    values = [value for value, _ in paper]
+    away = min(values) < limits[0] or max(values) > limits[1]
+    axis = ax.twiny() if away else ax
+    if away:
+        axis.set_xlim(*_limits(values))
+        axis.set_xlabel(PAPER_AXIS)
+        axis.spines["top"].set_visible(True)
+    axis.plot(values, [place for _, place in paper], color=SERIES[1], linewidth=0.8, linestyle="dotted", zorder=1)
+    axis.scatter(values, [place for _, place in paper], s=34, marker="D", facecolors="none", edgecolors=SERIES[1], zorder=3)
 
 
 def _baseline(report: Report, column: Line) -> Cell | None:
@@ -131,6 +127,9 @@ def _level_caption(report: Report, columns: int) -> str:
     if any(c.n > 1 for c in report.cells):
         parts += ["Lines are the 95 % t interval of each mean, with an arrow where it leaves the picture."]
         parts += ["Differences are judged by the paired intervals of the table."]
+    parts += (
+        ["Diamonds are the paper's numbers, on the axis at the top where there is one."] if any(c.published for c in report.cells) else []
+    )
     parts += ["The best is coloured."] if any(c.best for c in report.cells) else []
     parts += [f"Dashed: {report.baseline}."] if any(_baseline(report, c) for c in report.columns[:MAX_PANELS]) else []
     parts += ["The axis need not start at zero" + (", and each panel has its own." if columns > 1 else ".")]
@@ -139,50 +138,16 @@ def _level_caption(report: Report, columns: int) -> str:
     return " ".join(parts)
 
 
-def _drawn_curves(report: Report) -> dict[str, tuple[str, list[tuple[Cell, Curve]]]]:
-    """By column key: the name of the first metric that some trial reported twice, and every trial's curve of it."""
-    cells = {c.id: c for c in report.cells}
-    by_name: dict[str, dict[str, list[tuple[Cell, Curve]]]] = defaultdict(lambda: defaultdict(list))
-    for trial in report.trials:
-        cell = cells[trial.cell]
-        for name in (cell.metric.name, TRAINING_LOSS):
-            if name in trial.curves:
-                by_name[cell.column][name].append((cell, trial.curves[name]))
-    firsts = {key: next((n for n, c in found.items() if any(len(points) > 1 for _, points in c)), None) for key, found in by_name.items()}
-    return {key: (name, by_name[key][name]) for key, name in firsts.items() if name}
-
-
-def _curve_panel(ax: Axes, name: str, found: list[tuple[Cell, Curve]], looks: dict[str, Key]) -> None:
-    from matplotlib.ticker import MaxNLocator
-
-    for cell, points in found:
-        look = looks[cell.row]
-        width, order = (0.8, 2) if look.colour == MUTED else (1.4, 3)
-        ax.plot(*zip(*points, strict=True), color=look.colour, linestyle=look.dash, linewidth=width, zorder=order)
-    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-    ax.set_xlabel("epoch")
-    ax.set_ylabel(_short(name, LABEL_LENGTH), parse_math=False)
-    ax.grid(visible=True)
-
-
-def _looks(report: Report, drawn: set[str]) -> dict[str, Key]:
-    """The look of each drawn row. More rows than colours: the best and the baseline stand out of the rest."""
-    rows = [r for r in report.rows if r.key in drawn]
-    baselines = {c.baseline for c in report.cells}
-    special = {c.row for c in report.cells if c.best or c.id in baselines}
-    named = rows if len(rows) <= MAX_SERIES else [r for r in rows if r.key in special][:MAX_SERIES]
-    looks = {r.key: Key(SERIES[i], DASHES[i % len(DASHES)], ", ".join(r.labels)) for i, r in enumerate(named)}
-    return looks | {r.key: Key(MUTED, "solid", "the others") for r in rows if r.key not in looks}
-
-
-def _name(ax: Axes, column: Line, report: Report) -> None:
+def name_panel(ax: Axes, column: Line, report: Report) -> None:
+    """A heading, where there is more than one column."""
     if len(report.columns) > 1:
-        ax.set_title(_short(", ".join(column.labels), TITLE_LENGTH), parse_math=False)
+        ax.set_title(short(", ".join(column.labels), TITLE_LENGTH), parse_math=False)
 
 
 def _metrics(report: Report, column: Line) -> str:
     return " / ".join(dict.fromkeys(c.metric.name for c in report.cells if c.column == column.key))
 
 
-def _short(text: str, length: int) -> str:
+def short(text: str, length: int) -> str:
+    """`text`, cut to `length` characters."""
     return text if len(text) <= length else text[: length - 1] + "…"

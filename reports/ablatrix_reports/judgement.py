@@ -76,11 +76,12 @@ class ClaimVerdict:
 
     It `holds` where the 95 % interval of its margin lies above 0, `fails` where it lies below, and else is `undecided`. `n` is the
     smallest number of common seeds behind it, and `seeds_needed` how many would probably (80 %) settle it if means and spreads stay as
-    they are.
+    they are. `scope` is the claim's `for` in words, None where it speaks of all.
     """
 
     text: str
     check: str
+    scope: str | None
     state: ClaimState
     reason: str | None
     margin: float | None

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
-from ablatrix_reports.judgement import CaseVerdict, ClaimVerdict, Published, Trend
+from ablatrix_reports.judgement import CaseVerdict, ClaimVerdict, Trend
 from ablatrix_reports.report import Cell, Report
 from ablatrix_reports.statistics import smallest_p
-from ablatrix_reports.wording import NO_BREAK, decimals, number
+from ablatrix_reports.wording import NO_BREAK, OTHER_PROTOCOL, WEAK, cell_name, decimals, number
 
 Outcome = Literal["reproduced", "not reproduced", "undecided", "incomplete", "nothing claimed"]
 MARKS = {"holds": "✓", "fails": "✗", "undecided": "?", "not asked": "–"}
@@ -31,16 +31,6 @@ def missing(report: Report) -> list[Cell]:
     return [cell for cell in report.cells if cell.excluded is None and not cell.complete]
 
 
-def published_words(paper: Published) -> str:
-    """`68.1`, or `68.1 or 68.4` where the paper contradicts itself."""
-    return " or ".join(f"{value:g}" for value in (paper.value, *paper.rivals)) + ("" if paper.unit == "%" else f" {paper.unit}")
-
-
-def verdict_word(cell: Cell) -> str:
-    """`agrees`, `higher`, `lower`, `undecided`, or `not comparable`; empty without a verdict."""
-    return cell.verdict.kind if cell.verdict else ""
-
-
 def verdict_words(cell: Cell, digits: int) -> str:
     """The verdict with what decides it: `agrees (+0.2 [−0.8, +1.2])`, or `not comparable: epochs 20 ≠ 1000`."""
     if cell.verdict is None:
@@ -51,16 +41,22 @@ def verdict_words(cell: Cell, digits: int) -> str:
     return f"{found.kind} ({_bounded(found.difference, found.low, found.high, digits)})"
 
 
-def paper_notes(report: Report) -> list[tuple[str, list[Cell]]]:
-    """What a reader must know of the papers' numbers, each with its cells: why they cannot be compared, doubts, choices."""
-    grouped: dict[str, list[Cell]] = {}
+def protocol_notes(report: Report) -> list[str]:
+    """Why numbers of the paper cannot be compared, or not yet; equal reasons once, with their cells."""
+    grouped: dict[str, list[str]] = {}
     for cell in report.cells:
         if cell.verdict and cell.verdict.because:
-            grouped.setdefault(f"{cell.verdict.kind}, because {'; '.join(cell.verdict.because)}", []).append(cell)
+            grouped.setdefault(f"{cell.verdict.kind}, because {'; '.join(cell.verdict.because)}", []).append(cell_name(cell))
+    return [_grouped(report, text, names) for text, names in grouped.items()]
+
+
+def paper_notes(report: Report) -> list[str]:
+    """Doubts about the paper's numbers, and what was read into it."""
+    grouped: dict[str, list[str]] = {}
     for cell in report.cells:
         if cell.published and cell.published.note:
-            grouped.setdefault(f"of the paper: {cell.published.note}", []).append(cell)
-    return list(grouped.items())
+            grouped.setdefault(f"the paper: {cell.published.note}", []).append(cell_name(cell))
+    return [_grouped(report, text, names) for text, names in grouped.items()]
 
 
 def paper_caption(report: Report) -> list[str]:
@@ -73,9 +69,9 @@ def paper_caption(report: Report) -> list[str]:
     if verdicts & {"agrees", "higher", "lower"}:
         sentences.append("Agrees: within the 95 % prediction interval of a mean of the paper's runs, at our spread.")
     if "not comparable" in verdicts:
-        sentences.append("* the protocol differs from the paper's: only orders and differences can be compared, not values.")
+        sentences.append(f"{OTHER_PROTOCOL} another protocol than the paper's: only orders and differences can be compared, not values.")
     if any(cell.published and cell.published.weak for cell in cells):
-        sentences.append("~ the paper contradicts this number elsewhere.")
+        sentences.append(f"{WEAK} the paper contradicts this number elsewhere.")
     return sentences
 
 
@@ -131,13 +127,25 @@ def case_words(case: CaseVerdict, digits: int) -> str:
 
 
 def summary(report: Report) -> str:
-    """`2 of 3 claims hold, 1 undecided`; empty without claims."""
+    """`of 3 claims: 2 hold, 1 undecided`; empty without claims."""
     states: Sequence[str] = [claim.state for claim in report.claims]
     if not states:
         return ""
-    words = {"holds": "hold", "fails": "fail", "undecided": "undecided", "not asked": "not asked here"}
-    counts = [f"{states.count(state)} {word}" for state, word in words.items() if state in states]
-    return f"of {len(states)} {'claim' if len(states) == 1 else 'claims'}: {', '.join(counts)}"
+    words = {"holds": ("holds", "hold"), "fails": ("fails", "fail"), "undecided": ("undecided",) * 2, "not asked": ("not asked here",) * 2}
+    counts = [(states.count(state), forms) for state, forms in words.items() if state in states]
+    said = ", ".join(f"{count} {forms[count > 1]}" for count, forms in counts)
+    return f"of {len(states)} {'claim' if len(states) == 1 else 'claims'}: {said}"
+
+
+def claim_text(claim: ClaimVerdict) -> str:
+    """The sentence, and of what it speaks."""
+    return f"{claim.text} (for {claim.scope})" if claim.scope else claim.text
+
+
+def _grouped(report: Report, text: str, names: Sequence[str]) -> str:
+    if len(names) == sum(cell.published is not None for cell in report.cells):
+        return f"All cells: {text}"
+    return f"{'; '.join(names)}: {text}"
 
 
 def _needed(seeds: int | None) -> str:

@@ -3,8 +3,9 @@ r"""The report's table as LaTeX: a `table` float with booktabs rules, ready for 
 from __future__ import annotations
 
 from ablatrix_reports.captions import caption, notes
+from ablatrix_reports.judgement_wording import claim_numbers, claim_text, paper_notes, protocol_notes, trend_sentence
 from ablatrix_reports.report import Line, Report
-from ablatrix_reports.wording import CellText, cell_texts, headings, row_head
+from ablatrix_reports.wording import JUDGED, CellText, cell_texts, decimals, headings, row_head
 
 _GREEK = {
     "α": "alpha",
@@ -46,6 +47,7 @@ _ESCAPES = {
     "≠": r"\ensuremath{\neq}",
     "→": r"\ensuremath{\to}",
     "Δ": r"\ensuremath{\Delta}",
+    "∞": r"\ensuremath{\infty}",
     "“": "``",
     "”": "''",
     "’": "'",
@@ -54,7 +56,8 @@ _ESCAPES = {
 
 def to_latex(report: Report) -> str:
     """A complete float. Other characters than ASCII and those known here need LuaLaTeX or XeLaTeX, and the file then says so."""
-    body = "\n".join([*_float_head(report), *_head(report), *_body(report), r"    \bottomrule", r"  \end{tabular}", r"\end{table}"])
+    table = [*_float_head(report), *_head(report), *_body(report), r"    \bottomrule", r"  \end{tabular}"]
+    body = "\n".join([*table, *_judgement(report), r"\end{table}"])
     needs = "\n% Compile with LuaLaTeX or XeLaTeX and a font that has these labels' characters." if not body.isascii() else ""
     return f"% Needs \\usepackage{{booktabs}}. Written by Ablatrix from sweep {_comment(report.name)}.{needs}\n{body}\n"
 
@@ -113,7 +116,29 @@ def _row(row: Line, cells: list[CellText | None]) -> list[str]:
     lines = [_line([*map(escape, row.labels), *(_cell(c) if c else "" for c in cells)])]
     if any(c and c.delta for c in cells):
         lines.append(_line([*[""] * len(row.labels), *(rf"{{\scriptsize {escape(c.delta)}}}" if c and c.delta else "" for c in cells)]))
+    if any(c and c.paper for c in cells):
+        lines.append(_line([*[""] * len(row.labels), *(_paper(c) if c and c.paper else "" for c in cells)]))
     return lines
+
+
+def _paper(text: CellText) -> str:
+    return rf"{{\scriptsize paper {escape(text.paper)}{f' ({text.verdict})' if text.verdict in JUDGED else ''}}}"
+
+
+def _judgement(report: Report) -> list[str]:
+    """Below the table, small: the trend, the claims and what keeps the paper's numbers apart."""
+    digits = decimals(report)[report.metric.name]
+    lines = [trend_sentence(report, t) for t in report.trend]
+    lines += [f"Claim {c.state}: {claim_text(c)}. {claim_numbers(c, digits)}".rstrip(". ") + "." for c in report.claims]
+    lines += [f"{text}." for text in (*protocol_notes(report), *paper_notes(report))]
+    if not lines:
+        return []
+    return [
+        r"  \par\medskip",
+        r"  \begin{minipage}{\linewidth}\footnotesize",
+        *(rf"    {escape(s)}\par" for s in lines),
+        r"  \end{minipage}",
+    ]
 
 
 def _cell(text: CellText) -> str:

@@ -4,10 +4,19 @@ from __future__ import annotations
 
 import re
 
-from ablatrix_reports.captions import caption, environment, notes, problems, progress, reason, source
+from ablatrix_reports.captions import caption, commands, environment, notes, problems, progress, reason, source
 from ablatrix_reports.collect import Trial
+from ablatrix_reports.judgement_wording import (
+    case_words,
+    claim_numbers,
+    claim_text,
+    comparisons,
+    paper_notes,
+    protocol_notes,
+    trend_sentence,
+)
 from ablatrix_reports.report import Line, Report
-from ablatrix_reports.wording import CellText, cell_texts, duration, row_head
+from ablatrix_reports.wording import JUDGED, CellText, cell_texts, decimals, duration, row_head
 
 _SPECIAL = re.compile(r"([\\`*_{}\[\]<>#|~!&$])")
 
@@ -17,10 +26,18 @@ def to_markdown(report: Report) -> str:
     parts = [f"# {escape(report.title)}"]
     parts += [f"*{escape(report.question)}*"] if report.question else []
     parts += [escape(progress(report)) + ".", _table(report), "  \n".join(escape(s) for s in caption(report))]
+    parts += [
+        _list(
+            "Beside the paper",
+            [escape(s) for s in (*(trend_sentence(report, t) for t in report.trend), *protocol_notes(report), *paper_notes(report))],
+        )
+    ]
+    parts += [_list("Claims", _claims(report))]
     parts += [_list("Notes", [f"{escape(cells)}: {escape(text)}" for cells, text in notes(report)])]
+    parts += [_list("Comparisons", [escape(f"{cell} to {other}: {words}") for cell, other, words in comparisons(report)])]
     parts += [_list("Failures and warnings", [_problem(t) for t in problems(report)])]
     parts += [_list("Source", [*_pairs(source(report)), *_pairs(_cost(report)), *_pairs(environment(report))])]
-    parts += [_command(report.command)] if report.command else []
+    parts += [_command("\n".join(commands(report)))]
     return "\n\n".join(p for p in parts if p) + "\n"
 
 
@@ -30,27 +47,39 @@ def escape(text: str) -> str:
 
 
 def _table(report: Report) -> str:
-    texts, with_delta = cell_texts(report), _delta_columns(report)
+    texts, with_delta = cell_texts(report), {c.column for c in report.cells if c.delta}
+    with_paper = {c.column for c in report.cells if c.published}
     head = [escape(name) for name in row_head(report)]
     rule = ["---"] * len(head)
     for column in report.columns:
         head += [escape(", ".join(column.labels)), *([f"Δ to {escape(report.baseline or '')}"] if column.key in with_delta else [])]
-        rule += ["---:"] * (1 + (column.key in with_delta))
-    body = [[*map(escape, row.labels), *_cells(row, report, texts, with_delta)] for row in report.rows]
+        head += ["paper"] if column.key in with_paper else []
+        rule += ["---:"] * (1 + (column.key in with_delta) + (column.key in with_paper))
+    body = [[*map(escape, row.labels), *_cells(row, report, texts, with_delta, with_paper)] for row in report.rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in (head, rule, *body))
 
 
-def _delta_columns(report: Report) -> set[str]:
-    return {c.column for c in report.cells if c.delta}
-
-
-def _cells(row: Line, report: Report, texts: dict[tuple[str, str], CellText], with_delta: set[str]) -> list[str]:
+def _cells(row: Line, report: Report, texts: dict[tuple[str, str], CellText], with_delta: set[str], with_paper: set[str]) -> list[str]:
     cells = []
     for column in report.columns:
         text = texts.get((row.key, column.key))
         cells.append(_cell(text) if text else "")
         cells += [text.delta if text else ""] if column.key in with_delta else []
+        cells += [_paper(text) if text else ""] if column.key in with_paper else []
     return cells
+
+
+def _paper(text: CellText) -> str:
+    return escape(text.paper) + (f" ({text.verdict})" if text.verdict in JUDGED else "")
+
+
+def _claims(report: Report) -> list[str]:
+    digits = decimals(report)[report.metric.name]
+    lines = []
+    for claim in report.claims:
+        lines.append(f"**{claim.state}**: {escape(claim_text(claim))} `{claim.check}`. {escape(claim_numbers(claim, digits))}")
+        lines += [f"  - {case.state}: {escape(case_words(case, digits))}" for case in claim.cases]
+    return lines
 
 
 def _cell(text: CellText) -> str:
@@ -59,7 +88,7 @@ def _cell(text: CellText) -> str:
 
 
 def _list(title: str, lines: list[str]) -> str:
-    return "\n".join([f"## {title}", "", *(f"- {line}" for line in lines)]) if lines else ""
+    return "\n".join([f"## {title}", "", *(line if line.startswith("  - ") else f"- {line}" for line in lines)]) if lines else ""
 
 
 def _pairs(pairs: list[tuple[str, str]]) -> list[str]:

@@ -49,6 +49,7 @@ class PlannedCell:
     excluded: str | None
     metric: Metric
     trials: tuple[PlannedTrial, ...]
+    included: bool = False
 
 
 @dataclass(frozen=True)
@@ -188,6 +189,7 @@ def _cell(raw: Mapping[str, Any], default: Metric) -> PlannedCell:
         excluded=_text(raw.get("excluded")),
         metric=_metric(raw["metric"]) if raw.get("metric") else default,
         trials=tuple(PlannedTrial(str(t["trial"]), int(t["seed"])) for t in raw["trials"]),
+        included=bool(raw.get("included")),
     )
 
 

@@ -22,7 +22,7 @@ def build(collected: Collected) -> Report:
     """The whole report of a sweep; it may be partial at any time."""
     plan, grid = collected.plan, lay_out(collected.plan)
     cells = compare([_cell(c, *grid.places[c.id], collected.trials[c.id]) for c in plan.cells], plan.layout.baseline)
-    cells = verdicts.compare(cells, plan.layout.published, collected.recipes)
+    cells = verdicts.compare(cells, plan, collected.recipes)
     trials = tuple(t for cell in plan.cells for t in collected.trials[cell.id])
     return Report(
         sweep=plan.sweep,

@@ -8,10 +8,12 @@ from rich.table import Table
 from rich.text import Text
 
 from ablatrix_reports.captions import caption, notes, problems, progress, reason
+from ablatrix_reports.judgement_wording import claim_numbers, claim_text, paper_notes, protocol_notes, trend_sentence
 from ablatrix_reports.report import Report
-from ablatrix_reports.wording import CellText, cell_texts, row_head
+from ablatrix_reports.wording import JUDGED, CellText, cell_texts, decimals, row_head
 
 MAX_PROBLEMS = 10
+STYLES = {"holds": "green", "fails": "red", "undecided": "yellow", "not asked": "dim"}
 
 
 def render_terminal(report: Report) -> RenderableType:
@@ -19,7 +21,11 @@ def render_terminal(report: Report) -> RenderableType:
     parts: list[RenderableType] = [Text(report.title, style="bold")]
     parts += [Text(report.question, style="italic")] if report.question else []
     parts += [Text(progress(report) + "."), _table(report), *(Text(s, style="dim") for s in caption(report))]
+    parts += [Text(trend_sentence(report, trend)) for trend in report.trend]
+    digits = decimals(report)[report.metric.name]
+    parts += [Text(f"Claim {c.state}: {claim_text(c)}. {claim_numbers(c, digits)}", style=STYLES[c.state]) for c in report.claims]
     parts += [Text(f"{cells}: {text}", style="dim") for cells, text in notes(report)]
+    parts += [Text(text, style="dim") for text in (*protocol_notes(report), *paper_notes(report))]
     return Group(*parts, *_problems(report))
 
 
@@ -40,6 +46,8 @@ def _cell(text: CellText) -> Text:
     cell = Text(text.value, style="bold" if text.best else "underline" if text.tied else "")
     parts = [cell, Text(f" ({text.remark})", style="not bold not underline dim")] if text.remark else [cell]
     parts += [Text(f"\nΔ {text.delta}", style="dim")] if text.delta else []
+    verdict = f" {text.verdict}" if text.verdict in JUDGED else ""
+    parts += [Text(f"\npaper {text.paper}{verdict}", style="not bold not underline dim")] if text.paper else []
     return Text().join(parts)
 
 

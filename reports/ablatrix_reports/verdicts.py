@@ -7,9 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from ablatrix.grid import RECIPE
 from ablatrix_reports import published
 from ablatrix_reports.facts import PROTOCOL, Facts, facts_of, keys_of, shortcuts
 from ablatrix_reports.judgement import Published, Verdict
+from ablatrix_reports.plan import Plan
 from ablatrix_reports.published import Publication, Table, Value
 from ablatrix_reports.report import Cell
 from ablatrix_reports.statistics import half_width
@@ -27,16 +29,16 @@ class _Match:
     differences: tuple[str, ...]
 
 
-def compare(cells: Sequence[Cell], tables: Sequence[str], recipes: Mapping[str, Mapping[str, Any]]) -> list[Cell]:
+def compare(cells: Sequence[Cell], plan: Plan, recipes: Mapping[str, Mapping[str, Any]]) -> list[Cell]:
     """The same cells with `published` and `verdict` filled in.
 
-    tables: ids such as `mixmask/table1`; of several, the first that has a number for a cell counts. recipes: by cell id. Raises
-    InvalidInput where there is no such table.
+    Of several published tables of the plan the first that has a number for a cell counts. recipes: by cell id. Raises InvalidInput
+    where there is no such table.
     """
     found: dict[str, _Match] = {}
-    for id in tables:
+    for id in plan.layout.published:
         publication = published.load_published(id.partition("/")[0])
-        for cell_id, match in _matches(cells, publication, publication.table(id), recipes).items():
+        for cell_id, match in _matches(cells, publication, publication.table(id), plan, recipes).items():
             found.setdefault(cell_id, match)
     judged = [_judged(cell, found[cell.id], recipes[cell.id]) if cell.id in found else cell for cell in cells]
     return _with_delta(judged)
@@ -62,21 +64,34 @@ def verdict(values: Sequence[float], paper: Sequence[float], runs: int | None, d
     return Verdict(kind, (), difference, difference - half, difference + half)
 
 
-def _matches(cells: Sequence[Cell], publication: Publication, table: Table, recipes: Mapping[str, Mapping[str, Any]]) -> dict[str, _Match]:
+def _matches(
+    cells: Sequence[Cell], publication: Publication, table: Table, plan: Plan, recipes: Mapping[str, Mapping[str, Any]]
+) -> dict[str, _Match]:
     keys = keys_of(publication.axes)
     facts = {c.id: facts_of(recipes[c.id], c.metric, keys) for c in cells if c.id in recipes and not _untrained(recipes[c.id])}
     # A level of the sweep says what the recipe has no key for, such as the row of a table.
     known = {c.id: {a: (level,) for a, level in c.levels.items() if a in publication.axes} | facts[c.id] for c in cells if c.id in facts}
-    varied = _varied(known, table)
-    found = {cell_id: _match(table, own, varied) for cell_id, own in known.items()}
+    varied, everything = _varied(plan, publication, keys), _differing(known)
+    off_grid = {cell.id for cell in plan.cells if cell.included}
+    found = {}
+    for cell_id, own in known.items():
+        names = everything if varied is None or cell_id in off_grid else varied
+        found[cell_id] = _match(table, own, {name for name in names if name in table.axes or name not in PROTOCOL})
     return {cell_id: match for cell_id, match in found.items() if match}
 
 
-def _varied(known: Mapping[str, Facts], table: Table) -> set[str]:
-    """What a number of the paper must share with a cell, rather than differ in: what the sweep varies, but for mere protocol."""
+def _varied(plan: Plan, publication: Publication, keys: Mapping[str, str]) -> set[str] | None:
+    """What a number must share with a cell, rather than differ in: what the axes vary. None where their levels are whole recipes."""
+    moved = [key for axis in plan.axes for key in axis.keys]
+    if RECIPE in moved:
+        return None
+    by_key = {name for name, key in keys.items() if any(key == k or key.startswith(f"{k}.") for k in moved)}
+    return by_key | {axis.name for axis in plan.axes if axis.name in publication.axes}
+
+
+def _differing(known: Mapping[str, Facts]) -> set[str]:
     names = {name for facts in known.values() for name in facts}
-    varied = {name for name in names if len({facts.get(name) for facts in known.values()}) > 1}
-    return {name for name in varied if name in table.axes or name not in PROTOCOL}
+    return {name for name in names if len({facts.get(name) for facts in known.values()}) > 1}
 
 
 def _match(table: Table, facts: Facts, varied: set[str]) -> _Match | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from ablatrix_reports.judgement import Published
 from ablatrix_reports.plan import Metric
 from ablatrix_reports.report import Cell, Report
 from ablatrix_reports.statistics import Difference
@@ -12,18 +13,25 @@ from ablatrix_reports.statistics import Difference
 NO_BREAK = "\N{NO-BREAK SPACE}"
 MINUS = "\N{MINUS SIGN}"
 MARKS = {"waiting": "–", "running": "…", "failed": "✕", "excluded": "n/a", "stopped": "†"}
+JUDGED = ("agrees", "higher", "lower")  # verdicts that say something; the others stand in a caption
+WEAK, OTHER_PROTOCOL = "~", "*"  # of published numbers
 MEANINGS = {"waiting": "not run", "running": "running", "failed": "failed", "excluded": "excluded", "stopped": "stopped early"}
 
 
 @dataclass(frozen=True)
 class CellText:
-    """A cell in words. `remark` is the mark, the differing n, or both; `delta` the difference to the baseline; each may be empty."""
+    """A cell in words. `remark` is the mark, the differing n, or both; `delta` the difference to the baseline; each may be empty.
+
+    `paper` is the published number with its marks and its own difference to the baseline, `verdict` one word.
+    """
 
     value: str
     remark: str
     delta: str
     best: bool
     tied: bool
+    paper: str = ""
+    verdict: str = ""
 
 
 @dataclass(frozen=True)
@@ -42,10 +50,16 @@ def cell_texts(report: Report) -> dict[tuple[str, str], CellText]:
 
 def decimals(report: Report) -> dict[str, int]:
     """Decimals by metric name: one from 10 to 1000, as for percentages, and three significant digits below 10."""
-    largest: dict[str, float] = {}
+    largest: dict[str, float] = {report.metric.name: 0.0}
     for cell in report.cells:
         largest[cell.metric.name] = max(abs(cell.mean or 0.0), largest.get(cell.metric.name, 0.0))
     return {name: _decimals(value) for name, value in largest.items()}
+
+
+def published_number(paper: Published) -> str:
+    """`68.1`, or `68.1 or 68.4` where the paper contradicts itself."""
+    numbers = (f"{value:.1f}" if round(value, 1) == value else f"{value:g}" for value in (paper.value, *paper.rivals))
+    return " or ".join(numbers) + ("" if paper.unit == "%" else f" {paper.unit}")
 
 
 def number(value: float, digits: int, *, signed: bool = False) -> str:
@@ -108,11 +122,20 @@ def duration(seconds: float) -> str:
 
 
 def _cell_text(cell: Cell, usual: int, digits: int) -> CellText:
+    paper, verdict = _paper(cell), cell.verdict.kind if cell.verdict else ""
     if cell.mean is None:
-        return CellText(MARKS[cell.state], "", "", False, False)
+        return CellText(MARKS[cell.state], "", "", False, False, paper, verdict)
     spread = f" ± {_spread(cell.std, digits)}" if cell.std is not None else ""
     delta = difference(cell.delta, digits) if cell.delta else ""
-    return CellText(number(cell.mean, digits) + spread, _remark(cell, usual), delta, cell.best, cell.tied)
+    return CellText(number(cell.mean, digits) + spread, _remark(cell, usual), delta, cell.best, cell.tied, paper, verdict)
+
+
+def _paper(cell: Cell) -> str:
+    if cell.published is None:
+        return ""
+    marks = WEAK * cell.published.weak + OTHER_PROTOCOL * bool(cell.verdict and cell.verdict.kind == "not comparable")
+    delta = "" if cell.published.delta is None or not cell.delta else f", Δ {number(cell.published.delta, 1, signed=True)}"
+    return f"{published_number(cell.published)}{marks}{delta}"
 
 
 def _spread(std: float, digits: int) -> str:

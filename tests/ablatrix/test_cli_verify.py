@@ -45,7 +45,7 @@ def test_a_claim_that_fails_ends_with_4(tmp_path: Path, capsys: pytest.CaptureFi
 
     assert code == 4
     assert "fails: coarser is better" in out
-    assert "1 of 1 claims fail: coarser is better." in err
+    assert "1 of 1 claims fails: coarser is better." in err
 
 
 def test_missing_cells_end_with_3_and_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
@@ -53,7 +53,7 @@ def test_missing_cells_end_with_3_and_are_named(tmp_path: Path, capsys: pytest.C
 
     assert code == 3
     assert "cells are missing: 0 of 2 trials of grid=4" in out
-    assert "1 cells are not complete: grid=4." in err
+    assert "1 cell is not complete: grid=4." in err
 
 
 def test_the_verdict_as_json_is_whole_whatever_the_exit_code(tmp_path: Path, capsys: pytest.CaptureFixture[str]):

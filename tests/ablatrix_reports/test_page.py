@@ -5,42 +5,16 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
-from html.parser import HTMLParser
 
 import pytest
 
 from ablatrix_reports import figures
+from ablatrix_reports.curve_figure import curves
 from ablatrix_reports.page import to_html
 from ablatrix_reports.write import read_report
+from page_outline import Outline
 
 EVIL = '"><script>alert(1)</script><img src=x onerror=alert(2)>'
-VOID = {"meta", "link", "br", "img", "input", "hr"}
-
-
-class Outline(HTMLParser):
-    """Elements with their attributes, and whether every tag is closed in order."""
-
-    def __init__(self, page: str) -> None:
-        super().__init__(convert_charrefs=True)
-        self.elements: list[tuple[str, dict[str, str | None]]] = []
-        self.text: list[str] = []
-        self.open: list[str] = []
-        self.feed(page)
-        self.close()
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.elements.append((tag, dict(attrs)))
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.elements.append((tag, dict(attrs)))
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        self.text.append(data)
 
 
 @pytest.fixture
@@ -127,7 +101,7 @@ def test_a_sweep_without_a_finished_trial_is_a_page_all_the_same(new_study, axes
 
     assert outline.open == []
     assert figures.levels(report) is None
-    assert figures.curves(report) is None
+    assert curves(report) is None
     assert any(text.startswith("0 of") for text in outline.text)
 
 
@@ -182,7 +156,7 @@ def test_curves_fall_back_to_the_training_loss_where_the_metric_came_once(new_st
         study.reports(cell, 0, 5.0, 3.0, 2.0, name="train.loss")
         study.finish(cell, 60.0)
 
-    picture = figures.curves(read_report(study.submit(), "masks", curves=True))
+    picture = curves(read_report(study.submit(), "masks", curves=True))
 
     assert picture is not None
     assert picture.caption.startswith("train.loss over epochs")
@@ -195,7 +169,7 @@ def test_more_rows_than_colours_leave_the_best_and_the_baseline_coloured(new_stu
         study.reports(f"grid={i}", 0, 5.0, 10.0 + i)
         study.finish(f"grid={i}", 10.0 + i, 10.5 + i)
 
-    picture = figures.curves(read_report(study.submit(), "masks", curves=True))
+    picture = curves(read_report(study.submit(), "masks", curves=True))
 
     assert picture is not None
     assert [key.label for key in picture.legend] == ["0", "8", "the others"]

@@ -8,24 +8,9 @@ from typing import Any
 import pytest
 from scipy import stats
 
-from ablatrix import shipped
-from ablatrix.records import TrialRecipe, encode, write_atomically
-from ablatrix.spec import read_recipe
-from ablatrix_models.recipe import Recipe
-from ablatrix_models.recipe.overlay import overlay
 from ablatrix_reports.report import Cell
 from ablatrix_reports.verdicts import verdict
 from ablatrix_reports.write import read_report
-
-CIFAR = read_recipe("mixmask/moco-cifar", None, near=shipped.root())
-
-
-def give(study: Any, cell: str, **changes: Any) -> None:
-    """The cell's trials get MixMask's CIFAR recipe with these changes, `__` for dots."""
-    recipe = Recipe.read(overlay(CIFAR, {key.replace("__", "."): value for key, value in changes.items()})).as_mapping()
-    for seed in study.seeds:
-        directory = study.directory(cell, seed)
-        write_atomically(directory.path / "recipe.json", encode(TrialRecipe(directory.id, seed, "data", recipe)))
 
 
 def cells_of(study: Any) -> dict[str, Cell]:
@@ -37,7 +22,7 @@ def study(new_study):
     study = new_study({"grid": ["2", "4", "8"]})
     study.plan["table"]["published"] = ["mixmask/table1"]
     for grid in ("2", "4", "8"):
-        give(study, f"grid={grid}", mask__grid=int(grid))
+        study.give(f"grid={grid}", mask__grid=int(grid))
     return study
 
 
@@ -69,8 +54,8 @@ def test_under_the_papers_protocol_a_cell_agrees_or_differs(study, values: tuple
 
 
 def test_a_cheaper_protocol_is_not_comparable_and_says_in_what(study):
-    give(study, "grid=4", mask__grid=4, schedule__epochs=20, backbone__width=0.25, data__train_images=5000)
-    give(study, "grid=2", schedule__epochs=20)
+    study.give("grid=4", mask__grid=4, schedule__epochs=20, backbone__width=0.25, data__train_images=5000)
+    study.give("grid=2", schedule__epochs=20)
     study.finish("grid=4", 67.6, 67.6, 67.7)
     found = cells_of(study)["grid=4"].verdict
 
@@ -82,7 +67,7 @@ def test_a_cheaper_protocol_is_not_comparable_and_says_in_what(study):
 def test_another_metric_is_another_protocol(new_study):
     study = new_study({"grid": ["4"]}, metric="linear.top1")
     study.plan["table"]["published"] = ["mixmask/table1"]
-    give(study, "grid=4", mask__grid=4)
+    study.give("grid=4", mask__grid=4)
     study.finish("grid=4", 60.0, 61.0, 62.0)
     found = cells_of(study)["grid=4"].verdict
 
@@ -91,27 +76,42 @@ def test_another_metric_is_another_protocol(new_study):
 
 
 def test_a_setting_of_which_the_paper_has_no_number_has_none(study):
-    give(study, "grid=8", mask__grid=16)
+    study.give("grid=8", mask__grid=16)
 
     assert cells_of(study)["grid=8"].published is None
 
 
 def test_what_the_sweep_varies_never_borrows_a_number_of_another_level(new_study):
     study = new_study({"mixing": ["none", "mixmask"]})
+    study.plan["axes"][0]["keys"] = ["mixing.kind"]
     study.plan["table"]["published"] = ["mixmask/table1"]
-    give(study, "mixing=none", mixing="none")
-    give(study, "mixing=mixmask")
+    study.give("mixing=none", mixing="none")
+    study.give("mixing=mixmask")
     cells = cells_of(study)
 
     assert cells["mixing=none"].published is None
     assert cells["mixing=mixmask"].published.value == 68.1
 
 
+def test_what_a_condition_sets_beside_an_axis_is_a_named_difference(new_study):
+    study = new_study({"dataset": ["tiny-imagenet"], "grid": ["2", "4"]})
+    study.plan["table"]["published"] = ["mixmask/table1"]
+    study.plan["axes"][0]["keys"] = ["data.name"]
+    common = {"data__name": "tiny-imagenet", "data__image_size": 64}
+    study.give("dataset=tiny-imagenet,grid=2", mask__grid=2, mask__kind="discrete", **common)
+    study.give("dataset=tiny-imagenet,grid=4", mask__grid=4, mask__kind="blocked", **common)
+    study.finish("dataset=tiny-imagenet,grid=2", 46.0, 46.2, 46.9)
+    cells = cells_of(study)
+
+    assert [c.published.value for c in cells.values()] == [46.4, 47.4]
+    assert cells["dataset=tiny-imagenet,grid=2"].verdict.because == ("mask discrete ≠ blocked",)
+
+
 def test_a_second_table_answers_where_the_first_has_no_number_and_both_give_the_papers_difference(new_study):
     study = new_study({"mixing": ["none", "mixmask"]}, baseline={"mixing": "none"})
     study.plan["table"]["published"] = ["mixmask/table1", "mixmask/table5"]
-    give(study, "mixing=none", mixing="none")
-    give(study, "mixing=mixmask")
+    study.give("mixing=none", mixing="none")
+    study.give("mixing=mixmask")
     cells = cells_of(study)
 
     assert cells["mixing=none"].published.value == 65.7
@@ -119,7 +119,7 @@ def test_a_second_table_answers_where_the_first_has_no_number_and_both_give_the_
 
 
 def test_an_untrained_network_is_no_row_of_a_paper(study):
-    give(study, "grid=8", mask__grid=8, schedule__epochs=0)
+    study.give("grid=8", mask__grid=8, schedule__epochs=0)
 
     assert cells_of(study)["grid=8"].published is None
 
@@ -128,7 +128,7 @@ def test_a_level_may_name_the_row_of_a_table_where_no_key_does(new_study):
     study = new_study({"row": ["a", "b"]}, metric="finetune.top1")
     study.plan["table"]["published"] = ["siameseim/table3"]
     for row in "ab":
-        give(study, f"row={row}", evaluate__finetune__kind="sgd")
+        study.give(f"row={row}", evaluate__finetune__kind="sgd")
     cells = cells_of(study)
 
     assert [c.published.places[0].split(", ")[0] for c in cells.values()] == ["siameseim/table3"] * 2

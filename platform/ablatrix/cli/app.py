@@ -164,19 +164,25 @@ def status(
 
 
 @app.command()
-def report(sweep: StoredArgument = None, profile: ProfileOption = None, store: StoreOption = None, as_json: JsonOption = False) -> None:
-    """Write the report of a sweep, whole or partial, and print its table."""
-    from ablatrix_reports.terminal import render_terminal
-    from ablatrix_reports.write import read_report, write_report
+def report(
+    sweeps: Annotated[
+        list[str] | None, typer.Argument(metavar="[SWEEP]...", help="Sweeps of the store, files, or shipped names; default: the newest.")
+    ] = None,
+    profile: ProfileOption = None,
+    store: StoreOption = None,
+    compare: Annotated[bool, typer.Option("--compare", help="Set two stores, given in the place of sweeps, side by side.")] = False,
+    output_: Annotated[Path | None, typer.Option("--output", help="Where a combined or comparing document goes.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Write the report of a sweep, whole or partial, and print its table; of several sweeps, one document."""
+    from ablatrix.cli import reporting
 
-    place = Store.at(store)
-    directory = stored_sweep(place, sweep, profile)
-    written = write_report(place, directory.name)
-    if as_json:
-        sys.stdout.write((written / "report.json").read_text())
+    if compare:
+        reporting.compare(sweeps or [], output_, as_json)
         return
-    output.data().print(render_terminal(read_report(place, directory.name)))
-    output.notes().print(f"Report: {written / 'report.html'} (and .json, .md, .tex, .csv)")
+    place = Store.at(store)
+    directories = [stored_sweep(place, sweep, profile) for sweep in sweeps or [None]]
+    reporting.write(place, directories, output_, as_json)
 
 
 @app.command()

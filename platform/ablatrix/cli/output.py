@@ -12,10 +12,13 @@ from typing import Any
 
 from rich.console import Console
 
+PIPED_WIDTH = 200  # a pipe has no width, and a wrapped table cannot be searched
+
 
 def data() -> Console:
     """The console for what a user may want to pipe on; nothing is wrapped when it is piped."""
-    return Console(highlight=False, soft_wrap=not sys.stdout.isatty())
+    piped = not sys.stdout.isatty()
+    return Console(highlight=False, soft_wrap=piped, width=PIPED_WIDTH if piped and "COLUMNS" not in os.environ else None)
 
 
 @functools.cache

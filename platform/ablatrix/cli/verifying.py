@@ -28,11 +28,12 @@ def verify(store: Store, sweep: SweepDirectory, as_json: bool) -> None:
         output.print_json(_mapping(report))
     else:
         _print(report)
-    failed = [claim.text for claim in report.claims if claim.state == "fails"]
+    failed = [wording.claim_text(claim) for claim in report.claims if claim.state == "fails"]
     if failed:
-        raise NotReproduced(f"{len(failed)} of {len(report.claims)} claims fail: {'; '.join(failed)}.")
+        raise NotReproduced(f"{len(failed)} of {len(report.claims)} claims {'fails' if len(failed) == 1 else 'fail'}: {'; '.join(failed)}.")
     if missing := wording.missing(report):
-        raise TrialsMissing(f"{len(missing)} cells are not complete: {'; '.join(cell.id for cell in missing[:10])}. Run the sweep again.")
+        what = "cell is" if len(missing) == 1 else "cells are"
+        raise TrialsMissing(f"{len(missing)} {what} not complete: {'; '.join(cell.id for cell in missing[:10])}. Run the sweep again.")
 
 
 def _mapping(report: Report) -> dict[str, Any]:
@@ -65,16 +66,17 @@ def _print(report: Report) -> None:
     for trend in report.trend:
         console.print(Text(wording.trend_sentence(report, trend)))
     for claim in report.claims:
-        word = Text(f"{claim.state}: ", style=COLOURS[claim.state])
-        console.print(word + Text(f"{claim.text} [{claim.check}] {wording.claim_numbers(claim, digits[report.metric.name])}"))
+        places = digits[report.metric.name]
+        said = f"{wording.claim_text(claim)} [{claim.check}] {wording.claim_numbers(claim, places)}"
+        console.print(Text(f"{claim.state}: ", style=COLOURS[claim.state]) + Text(said))
         for case in claim.cases:
-            console.print(Text(f"    {case.state}: {wording.case_words(case, digits[report.metric.name])}", style="dim"))
+            console.print(Text(f"    {case.state}: {wording.case_words(case, places)}", style="dim"))
     output.notes().print(Text(f"{report.name}: {wording.outcome(report)}" + (f" ({said})" if (said := wording.summary(report)) else "")))
 
 
 def _cells(report: Report) -> Table:
     from ablatrix_reports import judgement_wording as wording
-    from ablatrix_reports.wording import cell_texts, decimals
+    from ablatrix_reports.wording import cell_texts, decimals, published_number
 
     table, texts, digits = Table(box=None, pad_edge=False, header_style="bold"), cell_texts(report), decimals(report)
     for name in ("cell", "ours", "paper", "verdict"):
@@ -84,5 +86,5 @@ def _cells(report: Report) -> Table:
             weak = " ~" if cell.published.weak else ""
             said = wording.verdict_words(cell, digits[cell.metric.name])
             ours = texts[cell.row, cell.column].value
-            table.add_row(Text(cell.id), Text(ours), Text(wording.published_words(cell.published) + weak), Text(said))
+            table.add_row(Text(cell.id), Text(ours), Text(published_number(cell.published) + weak), Text(said))
     return table
