@@ -70,3 +70,11 @@ def test_the_images_come_from_the_whole_set() -> None:
     embedding_metrics(lambda x: (seen.append(x), x.flatten(1))[1], load(DATA, "train"), DATA, device=torch.device("cpu"), precision="fp32")
 
     assert len(seen[0]) == 256
+
+
+def test_embeddings_that_are_no_numbers_are_left_to_the_loss_to_tell() -> None:
+    found = embedding_metrics(
+        lambda x: torch.full((len(x), 3), torch.nan), load(DATA, "train"), DATA, device=torch.device("cpu"), precision="fp32"
+    )
+
+    assert found == {}
