@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -101,19 +102,28 @@ class Recipe:
 def _plain(part: Any, *, identity_only: bool = False) -> Any:
     if part is None or isinstance(part, str | int | float):
         return part
-    if dataclasses.is_dataclass(part):
-        fields = [f for f in dataclasses.fields(part) if not identity_only or _matters(f, getattr(part, f.name))]
-        return {f.name: _plain(getattr(part, f.name), identity_only=identity_only) for f in fields}
     if isinstance(part, tuple):
         return [_plain(v, identity_only=identity_only) for v in part]
-    return part
+    found = {}
+    for name, always, default in _fields(type(part)):
+        value = getattr(part, name)
+        if not identity_only or always or (always is None and value != default):
+            found[name] = _plain(value, identity_only=identity_only)
+    return found
 
 
-def _matters(field: dataclasses.Field[Any], value: Any) -> bool:
-    """Whether a field belongs to the identity: by its declaration, and where it was added later, by not being at its default."""
-    if not field.metadata.get("identity", True):
-        return False
-    return not field.metadata.get("added") or value != _default(field)
+@functools.cache
+def _fields(cls: Any) -> tuple[tuple[str, bool | None, Any], ...]:
+    """Name, whether it belongs to the identity (None: only where it is not at its default, since it was added later), default.
+
+    Looked up once a class: a plan of thousands of cells asks for millions of fields.
+    """
+    fields = dataclasses.fields(cls)
+    return tuple((f.name, _matters(f), _default(f) if f.metadata.get("added") else None) for f in fields)
+
+
+def _matters(field: dataclasses.Field[Any]) -> bool | None:
+    return field.metadata.get("identity", True) and (None if field.metadata.get("added") else True)
 
 
 def _default(field: dataclasses.Field[Any]) -> Any:
