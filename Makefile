@@ -36,6 +36,9 @@ tables-smoke: $(STAMP)  ## every table's smoke profile on real images (CIFAR-100
 	  case $$sweep in sweeps/recipes/*|sweeps/published/*|*-transfer.yaml) continue;; esac; \
 	  $(BIN)/ablatrix run $$sweep --profile smoke --store $(STORE) || exit 1; done
 
+chaos: $(STAMP)  ## a hundred rounds of killed workers, drivers, nodes and servers, full disks and torn records
+	$(BIN)/python tests/chaos/storm.py --rounds 100
+
 clean:
 	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis
 

@@ -125,7 +125,8 @@ def read_board(store: Store, sweep: SweepDirectory) -> Board:
     for cell in plan["cells"]:
         trials = tuple(state_of(store.trial(t["trial"]), t["seed"], now) for t in cell["trials"])
         cells.append(CellState(cell["id"], cell_label(cell), cell["excluded"], trials))
-    return Board(sweep.name, plan["title"], tuple(cells), _unless_damaged(read_occupancy, sweep), _unless_damaged(read_job, sweep))
+    cluster = _unless_damaged(read_occupancy, sweep) if lease.is_held(sweep.claims) else None
+    return Board(sweep.name, plan["title"], tuple(cells), cluster, _unless_damaged(read_job, sweep))
 
 
 def _unless_damaged(read: Callable[[SweepDirectory], Read], sweep: SweepDirectory) -> Read | None:

@@ -6,8 +6,9 @@ import contextlib
 import logging
 import os
 import socket
+import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
 OBJECT_STORE_BYTES = 100 * 2**20  # trials pass nothing through it
 PROBE_S = 3.0
+STARTS = 3
+QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
 YOUNG_S = 60.0  # a head answers before it can take jobs
 IN_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # set where we are a Ray job, which has brought our code along
 SETTINGS = {
@@ -53,14 +56,9 @@ def connected(address: str | None, cpus: int, resources: Resources | None = None
     import ray
 
     logging.getLogger("ray").setLevel(logging.ERROR)
-    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # what it calls errors we judge, and tell at the end
     try:
-        if address is None:
-            context = ray.init("local", num_cpus=cpus, include_dashboard=False, object_store_memory=OBJECT_STORE_BYTES, **quiet)
-            _close_token_file()
-        else:
-            _check_address(address)
-            context = ray.init(address, runtime_env=None if IN_JOB in os.environ else {"py_modules": [str(build_wheel())]}, **quiet)
+        context = _own(cpus) if address is None else _join(address)
     except (Refused, Unreachable):
         raise
     except (Exception, SystemExit) as error:
@@ -74,16 +72,62 @@ def connected(address: str | None, cpus: int, resources: Resources | None = None
         ray.shutdown()
 
 
+def _own(cpus: int) -> Any:
+    import ray
+
+    for attempt in range(STARTS):
+        try:
+            context = ray.init("local", num_cpus=cpus, include_dashboard=False, object_store_memory=OBJECT_STORE_BYTES, **QUIET)
+            _close_token_file()
+            return context
+        except Exception as error:
+            # Ray waits for its own processes for half a minute, which a busy machine may take.
+            if attempt == STARTS - 1 or "timed out" not in str(error):
+                raise
+            ray.shutdown()
+    raise AssertionError
+
+
+def _join(address: str) -> Any:
+    import ray
+
+    _check_address(address)
+    return ray.init(address, runtime_env=None if IN_JOB in os.environ else {"py_modules": [str(build_wheel())]}, **QUIET)
+
+
 def request(resources: Resources, share: float = 1.0) -> PlacementGroupFactory:
     """What Ray is to set aside for one trial. A larger share keeps neighbours away; the trial's threads stay as they are."""
     from ray.tune import PlacementGroupFactory
 
-    # The trial itself only waits for its workers, where it has several.
-    bundles = [bundle(resources, share) for _ in range(resources.workers)]
-    if resources.workers > 1:
-        bundles.insert(0, {})
-    labels = {"bundle_label_selector": [dict(resources.labels) for _ in bundles]} if resources.labels else {}
-    return PlacementGroupFactory(bundles, strategy="PACK", **labels)
+    if resources.workers > 1:  # Ray Train sets the workers' part aside; what waits for them needs next to nothing
+        return PlacementGroupFactory([{"memory": 1e6}])
+    labels = {"bundle_label_selector": [dict(resources.labels)]} if resources.labels else {}
+    return PlacementGroupFactory([bundle(resources, share)], strategy="PACK", **labels)
+
+
+def on_workers(work: Callable[[dict[str, Any]], None], config: dict[str, Any], resources: Resources, share: float = 1.0) -> None:
+    """Run `work` on `resources.workers` of Ray Train's workers within one process group: NCCL on GPUs, gloo without.
+
+    Raises Ray's WorkerGroupError when one of them raises or is lost; the others are ended then.
+    """
+    from ray.train import RunConfig, ScalingConfig
+    from ray.train.torch import TorchConfig, TorchTrainer
+
+    scaling = ScalingConfig(
+        num_workers=resources.workers,
+        use_gpu=resources.gpus > 0,
+        resources_per_worker=bundle(resources, share),
+        placement_strategy="PACK",
+        label_selector=dict(resources.labels) or None,
+    )
+    with tempfile.TemporaryDirectory(prefix="ablatrix-train-", ignore_cleanup_errors=True) as scratch:
+        TorchTrainer(
+            work,
+            train_loop_config=config,
+            scaling_config=scaling,
+            torch_config=TorchConfig(backend="nccl" if resources.gpus else "gloo"),
+            run_config=RunConfig(name="together", storage_path=scratch),
+        ).fit()
 
 
 def fitting_share(resources: Resources, wanted: float) -> float:

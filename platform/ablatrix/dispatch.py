@@ -123,6 +123,7 @@ class Dispatch:
         self.run = uuid.uuid4().hex
         self.running: dict[str, None] = {}  # in the order given out
         self.tripped: str | None = None
+        self.broken: AblatrixError | None = None
         self.settled = 0
         self._breaker, self._strict, self._now = breaker or BREAKER, breaker is not None, now
         self._again: deque[str] = deque()
@@ -131,23 +132,31 @@ class Dispatch:
         self._standing: dict[str, Standing] = {}
         self._causes: Counter[str] = Counter()
         self._finished = 0
-        self._next_look = 0.0
+        self._next_look = self._next_retry = 0.0
 
     @property
     def over(self) -> bool:
         """Whether nothing runs, and nothing will."""
-        return not self.running and (self.sweep.stop_file.exists() or not (self._again or self._elsewhere or not self.source.exhausted))
+        ended = self.broken is not None or self.sweep.stop_file.exists()
+        return not self.running and (ended or not (self._again or self._elsewhere or not self.source.exhausted))
 
     def next(self) -> str | None:
         """The next trial to run; None while there is none. A trial that another run has is looked at again later."""
-        if self.sweep.stop_file.exists():
+        if self.broken or self.sweep.stop_file.exists():
             return None
         self._take_up_retried()
-        while (trial := self._again.popleft() if self._again else self.source.next()) is not None:
+        while (trial := self._again.popleft() if self._again else self._from_source()) is not None:
             if self._is_free(trial):
                 self.running[trial] = None
                 return trial
         return self._come_back()
+
+    def _from_source(self) -> str | None:
+        try:
+            return self.source.next()
+        except AblatrixError as error:  # a search that cannot go on; what runs is let finish
+            self.broken = error
+            return None
 
     def share(self, trial: str) -> float:
         """How many times its usual share a trial is to get."""
@@ -245,6 +254,9 @@ class Dispatch:
 
     def _take_up_retried(self) -> None:
         """Trials that `ablatrix retry` has freed since they were given up."""
+        if not self._given_up or self._now() < self._next_retry:
+            return
+        self._next_retry = self._now() + LOOK_S
         for trial in sorted(self._given_up):
             status = self._status(trial)
             if status is not None and status.state == "stopped" and status.cause == RETRIED:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import math
 import os
 import shutil
 import tempfile
@@ -19,13 +20,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ablatrix.cluster import connected, fitting_share, free_slots, in_use, request
+from ablatrix.cluster import connected, fitting_share, free_slots, in_use, on_workers, request
 from ablatrix.dispatch import Dispatch, Listed, Source
 from ablatrix.errors import Unreachable
 from ablatrix.occupancy import WRITE_S, write_occupancy
+from ablatrix.rank import owner as rank_owner
+from ablatrix.rank import run_rank
 from ablatrix.records import Report
 from ablatrix.schema import Resources, Scheduler, Yardstick
-from ablatrix.slot import carry_out
+from ablatrix.slot import carry_out, carry_out_together
 from ablatrix.store import Store, SweepDirectory
 from ablatrix.trial import Order
 
@@ -103,6 +106,8 @@ class Runner:
                     self._fit(dispatch, scheduler)
                 fits = fits + 1 if dispatch.settled == settled else 1
                 settled = dispatch.settled
+            if dispatch.broken:
+                raise dispatch.broken
             if not dispatch.over:
                 raise Unreachable(
                     f"Ray Tune ended {MAX_FITS} times in a row without a trial that was done with. The last time: {self._broke}"
@@ -135,9 +140,14 @@ class Runner:
 
         scratch = Path(tempfile.mkdtemp(prefix="ablatrix-tune-"))
         # As many workers start side by side as there is room for; a search is asked for one trial at a time, to know more by then.
-        os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(free_slots(self.resources)) if isinstance(dispatch.source, Listed) else "1"
+        slots = free_slots(self.resources)
+        os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(slots) if isinstance(dispatch.source, Listed) else "1"
         resources = self.resources  # Ray pickles the request, and could not pickle us
-        feed = _feed(dispatch, lambda trial: self._order(dispatch, trial, follow=scheduler is not None))
+        feed = _feed(
+            dispatch,
+            lambda trial: self._order(dispatch, trial, follow=scheduler is not None),
+            most=slots if resources.workers > 1 else math.inf,
+        )
         tuner = tune.Tuner(
             tune.with_resources(run_order, lambda config: request(resources, config["share"])),
             tune_config=tune.TuneConfig(reuse_actors=True, search_alg=feed, num_samples=-1, scheduler=scheduler),
@@ -162,7 +172,12 @@ class Runner:
             "run": dispatch.run,
         }
         # One text value, so that Tune neither searches inside it nor names anything after it.
-        return {"order": json.dumps(order), "share": fitting_share(self.resources, dispatch.share(trial)), "follow": follow}
+        return {
+            "order": json.dumps(order),
+            "share": fitting_share(self.resources, dispatch.share(trial)),
+            "follow": follow,
+            "resources": self.resources.model_dump(),
+        }
 
 
 def run_order(config: dict[str, Any]) -> None:
@@ -177,7 +192,17 @@ def run_order(config: dict[str, Any]) -> None:
     def follow(report: Report) -> None:
         tune.report({**report.values, "epoch": report.epoch, "step": report.step})
 
-    tune.report({"exit_code": carry_out(order, follow if config["follow"] else None)})
+    if config["resources"]["workers"] > 1:
+        resources = Resources(**config["resources"])
+        code = carry_out_together(order, lambda: on_workers(work_as_rank, {"order": config["order"]}, resources, config["share"]))
+    else:
+        code = carry_out(order, follow if config["follow"] else None)
+    tune.report({"exit_code": code})
+
+
+def work_as_rank(config: dict[str, Any]) -> None:
+    """What each of Ray Train's workers runs."""
+    run_rank(Order(**json.loads(config["order"]), owner=rank_owner()))
 
 
 def early_stopping(settings: Scheduler, goal: Yardstick, epochs: int) -> TrialScheduler:
@@ -200,8 +225,8 @@ def early_stopping(settings: Scheduler, goal: Yardstick, epochs: int) -> TrialSc
     )  # fmt: skip
 
 
-def _feed(dispatch: Dispatch, order_of: Any) -> Searcher:
-    """Tune's view of the dispatch."""
+def _feed(dispatch: Dispatch, order_of: Any, most: float) -> Searcher:
+    """Tune's view of the dispatch: at most `most` trials are given out at a time."""
     from ray.tune.search import Searcher
 
     class Feed(Searcher):
@@ -212,7 +237,7 @@ def _feed(dispatch: Dispatch, order_of: Any) -> Searcher:
             self._trials: dict[str, str] = {}
 
         def suggest(self, trial_id: str) -> dict[str, Any] | None:
-            trial = dispatch.next()
+            trial = None if len(dispatch.running) >= most else dispatch.next()
             if trial is None:
                 return Searcher.FINISHED if dispatch.over else None  # type: ignore[return-value]
             self._trials[trial_id] = trial

@@ -18,7 +18,7 @@ from ablatrix.attempt import counted
 from ablatrix.errors import AblatrixError
 from ablatrix.records import Report
 from ablatrix.store import Store, TrialDirectory
-from ablatrix.trial import STOPPED, Order, run
+from ablatrix.trial import BUSY, FAILED, FINISHED, STOPPED, Order, cause_of, run
 
 PRELOADED = ("torch", "ablatrix_models.pretrain", "ablatrix_models.data.load", "ablatrix.trial")
 LOOK_S = 0.2  # between looks at a trial's reports
@@ -46,6 +46,35 @@ def carry_out(order: Order, follow: Callable[[Report], None] | None = None) -> i
     if code < 0:
         _mark_killed(order, -code, _cause(-code, _oom_kills() > kills))
     return code
+
+
+def carry_out_together(order: Order, train: Callable[[], None]) -> int:
+    """Run one trial by `train`, which has several workers train it and raises when one of them fails; the trial's exit code."""
+    if Path(order.stop_file).exists():
+        return STOPPED
+    directory, failure = Store(Path(order.store)).trial(order.trial), None
+    try:
+        train()
+    except Exception as error:
+        failure = error
+    with contextlib.suppress(AblatrixError):
+        if directory.result() is not None:
+            return FINISHED
+        status = directory.status()
+        if failure is None:
+            return STOPPED if status is not None and status.state == "stopped" else BUSY
+    _mark(order, state="failed", cause=_cause_among(failure), message=f"{type(failure).__name__}: {failure}".splitlines()[0])
+    return FAILED
+
+
+def _cause_among(failure: Exception | None) -> str:
+    """Why a group of workers ended: its first rank could write nothing down, so another one failed or was lost."""
+    inner = [error for error in getattr(failure, "worker_failures", {}).values() if isinstance(error, Exception)]
+    text = f"{failure} {inner}"
+    if any(name in text for name in ("ActorDied", "ActorUnavailable", "NodeDied", "WorkerCrashed", "unhealthy")):
+        return "lost"
+    causes = [cause_of(error) for error in inner]
+    return next((cause for cause in causes if cause != "error"), "error")
 
 
 def _start(order: Order) -> ForkServerProcess:

@@ -25,6 +25,7 @@ from ablatrix.store import Store, TrialDirectory
 if TYPE_CHECKING:
     from ablatrix_models.data.images import ImageSet
     from ablatrix_models.recipe import Recipe
+    from ablatrix_models.session import Session
 
 # An owner that was killed has lost its claim already; one that is ending needs a moment.
 LOCK_WAIT_S = 5.0
@@ -50,7 +51,7 @@ class Order:
 def run(order: Order) -> None:
     """Run one trial to its end in this process, which then exits with one of the codes above."""
     directory = Store(Path(order.store)).trial(order.trial)
-    _write_output_to(directory.log)
+    write_output_to(directory.log)
     if not order.gpus:
         os.environ["CUDA_VISIBLE_DEVICES"] = ""  # Ray leaves it unset, and so every GPU visible
     code = BUSY
@@ -59,7 +60,7 @@ def run(order: Order) -> None:
             code = FINISHED
         else:
             with lease(directory.claims, LOCK_WAIT_S, order.run) as claim:
-                code = FINISHED if directory.result() else _attempt(directory, order, claim)
+                code = FINISHED if directory.result() else attempt_on(directory, order, claim)
     except Held as error:
         print(f"Trial {order.trial} is running in another process and left alone: {error}.")
     except Superseded as error:
@@ -79,7 +80,8 @@ def _end(code: int) -> None:
     os._exit(code)
 
 
-def _attempt(directory: TrialDirectory, order: Order, claim: Lease) -> int:
+def attempt_on(directory: TrialDirectory, order: Order, claim: Lease) -> int:
+    """One attempt from its first status to its last; its exit code. Raises Superseded."""
     import torch
 
     torch.set_num_threads(order.threads)
@@ -101,7 +103,7 @@ def _worked(directory: TrialDirectory, order: Order, attempt: Attempt) -> int:
         asked = directory.recipe()
         recipe = Recipe.read(asked.recipe)
         attempt.write(epochs=recipe.schedule.epochs)
-        metrics, device = _train(recipe, asked.seed, attempt, order)
+        metrics, device = train(recipe, asked.seed, attempt, order)
         attempt.write()
         status = attempt.status
         seconds = round(status.seconds, 3)
@@ -121,18 +123,18 @@ def _worked(directory: TrialDirectory, order: Order, attempt: Attempt) -> int:
     return FINISHED
 
 
-def _train(recipe: object, seed: int, attempt: Attempt, order: Order) -> tuple[dict[str, float], str]:
+def train(recipe: Recipe, seed: int, session: Session, order: Order) -> tuple[dict[str, float], str]:
+    """Train and evaluate on this order's device; the final metrics, and the device's name."""
     import torch
 
     from ablatrix_models.data.load import load
     from ablatrix_models.pretrain import train_and_evaluate
-    from ablatrix_models.recipe import Recipe
 
-    assert isinstance(recipe, Recipe)
     device = torch.device("cuda" if order.gpus else "cpu")
-    train, test = load(recipe.data, "train"), load(recipe.data, "test")
-    _draw_pictures(attempt.directory, recipe, seed, train)
-    metrics = train_and_evaluate(recipe, seed, train, test, attempt, device)
+    training, test = load(recipe.data, "train"), load(recipe.data, "test")
+    if isinstance(session, Attempt):  # of several workers the first draws
+        _draw_pictures(session.directory, recipe, seed, training)
+    metrics = train_and_evaluate(recipe, seed, training, test, session, device)
     return metrics, torch.cuda.get_device_name() if order.gpus else "cpu"
 
 
@@ -195,7 +197,7 @@ def _owner_alive(pid: int) -> Callable[[], bool]:
     return alive
 
 
-def _write_output_to(log: Path) -> None:
+def write_output_to(log: Path) -> None:
     """Everything that this process prints, C libraries included, goes to the trial's log."""
     log.parent.mkdir(parents=True, exist_ok=True)
     handle = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import time
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from ablatrix.cli import main
 from ablatrix.cli.submitting import stage
 from ablatrix.job import Job, write_job
 from ablatrix.lease import lease
+from ablatrix.occupancy import Occupancy, write_occupancy
 from ablatrix.records import write_atomically
 from ablatrix.store import Store
 from stored_sweep import SWEEP, begin, end, finish, submit, trial_id
@@ -145,9 +147,18 @@ def test_the_board_tells_rate_time_left_and_host_of_what_runs(store: Store) -> N
     running = begin(store, 1, attempt=3)
     status = running.status()
     assert status is not None
-    import time
-
     running.write_status(dataclasses.replace(status, epoch=4, epochs=12, seconds=8.0, updated=time.time()))
     trial = read_board(store, store.sweep(SWEEP)).cells[0].trials[1]
 
     assert (trial.rate, trial.eta_s, trial.host, trial.attempt) == (0.5, 16.0, "node-1", 3)
+
+
+def test_the_board_tells_what_the_cluster_has_while_a_run_lives(store: Store) -> None:
+    sweep = store.sweep(SWEEP)
+    write_occupancy(sweep, Occupancy(time.time(), 2, {"CPU": 4.0, "memory": 16e9}, {"CPU": 3.0, "memory": 0.0}, "http://127.0.0.1:8265"))
+    before = read_board(store, sweep).cluster
+    with lease(sweep.claims):
+        during = read_board(store, sweep).cluster
+
+    assert before is None
+    assert str(during) == "2 nodes: 3 of 4 CPU, 0 GB of 16 GB memory"

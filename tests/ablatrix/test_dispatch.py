@@ -11,6 +11,7 @@ import pytest
 
 from ablatrix.attempt import SUPERSEDED
 from ablatrix.dispatch import RETRIED, STUCK, Dispatch, Listed, Verdict, verdict
+from ablatrix.errors import InvalidInput
 from ablatrix.lease import lease
 from ablatrix.store import Store
 from ablatrix.trial import BUSY, FAILED, FINISHED, STOPPED
@@ -249,3 +250,27 @@ def test_when_ray_ends_every_running_trial_is_given_out_again(store: Store) -> N
     given.lost_all()
 
     assert drain(given) == before == TRIALS
+
+
+def test_a_search_that_cannot_go_on_ends_the_run_after_what_runs(store: Store) -> None:
+    class Broken(Listed):
+        def next(self) -> str | None:
+            trial = super().next()
+            if trial is None:
+                raise InvalidInput("no suggestion makes a recipe")
+            return trial
+
+        @property
+        def exhausted(self) -> bool:
+            return False
+
+    given = Dispatch(store, store.sweep(SWEEP), Broken(TRIALS[:1]))
+    first, second = given.next(), given.next()
+    early = given.over
+    finish(store, 0)
+    given.ended(TRIALS[0], FINISHED)
+
+    assert (first, second) == (TRIALS[0], None)
+    assert not early
+    assert given.over
+    assert "no suggestion" in str(given.broken)

@@ -16,7 +16,7 @@ from ablatrix.board import read_board
 from ablatrix.store import Store
 from tiny_sweep import SWEEP, write_sweep
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(280)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 RUN = "import sys; from ablatrix.cli import main; main(sys.argv[1:])"
 # One level cannot be trained: at this rate the loss is no number.
@@ -30,7 +30,7 @@ def command(file: Path, store: Path) -> list[str]:
 
 
 def run(file: Path, store: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command(file, store), capture_output=True, text=True, check=False, timeout=200)
+    return subprocess.run(command(file, store), capture_output=True, text=True, check=False, timeout=500)
 
 
 def states(store: Path, sweep: str = "tiny") -> dict[tuple[str, int], str]:
@@ -74,7 +74,7 @@ def test_a_sweep_with_a_failing_cell_finishes_the_others_and_says_why(tmp_path: 
 def kill_mid_way(file: Path, store: Path) -> None:
     """Start a run, and kill its driver once one trial is done and another is at work."""
     driver = subprocess.Popen(command(file, store), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 400
     try:
         while time.monotonic() < deadline and driver.poll() is None:
             trials = Store(store).trials()
@@ -112,3 +112,18 @@ def test_a_killed_run_goes_on_from_its_checkpoints_to_the_same_numbers(tmp_path:
         kept = begun.get(trial.id, [])
         assert trial.reports()[: len(kept)] == kept  # with their times: these epochs were not trained again
     assert outcome(tmp_path / "killed") == outcome(tmp_path / "undisturbed")
+
+
+def test_two_sweeps_at_once_run_the_trials_that_both_want_once(tmp_path: Path) -> None:
+    files = []
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        files.append(write_sweep(tmp_path / name, SWEEP.replace("sweep: tiny", f"sweep: {name}")))
+    store = tmp_path / "runs"
+    drivers = [subprocess.Popen(command(file, store), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) for file in files]
+    codes = [driver.wait(270) for driver in drivers]
+    attempts = [status.attempt for trial in Store(store).trials() if (status := trial.status())]
+
+    assert codes == [0, 0]
+    assert attempts == [1, 1, 1, 1]
+    assert set(states(store, "one").values()) == set(states(store, "two").values()) == {"finished"}

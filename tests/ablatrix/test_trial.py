@@ -188,6 +188,19 @@ def test_a_trial_that_another_process_runs_is_left_alone(tmp_path: Path) -> None
     assert "running in another process" in trial.log.read_text()
 
 
+def test_two_processes_that_want_one_trial_run_it_once(tmp_path: Path) -> None:
+    trial = create(tmp_path, **LONG)
+    both = [start(trial), start(trial)]
+    for child in both:
+        child.join(250)
+    status = trial.status()
+    assert status is not None
+
+    assert FINISHED in {child.exitcode for child in both} <= {FINISHED, BUSY}
+    assert (status.state, status.attempt) == ("finished", 1)
+    assert trial.log.read_text().count("--- attempt") == 1
+
+
 def test_a_trial_ends_when_its_owner_dies_and_frees_its_lock(tmp_path: Path) -> None:
     trial = create(tmp_path, **{**LONG, "schedule__epochs": 4000})
     owner = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(100)"])

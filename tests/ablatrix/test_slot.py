@@ -1,0 +1,133 @@
+"""A warm worker's part, without Ray: real trials in real child processes, ended in every way."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from ablatrix import slot
+from ablatrix.records import Report, TrialRecipe
+from ablatrix.slot import carry_out, carry_out_together
+from ablatrix.store import Store, TrialDirectory
+from ablatrix.trial import BUSY, FAILED, FINISHED, STOPPED, Order
+from stored_sweep import begin, end, submit, trial_id
+from tiny_sweep import tiny_recipe
+
+
+def create(root: Path, epochs: int = 2) -> tuple[TrialDirectory, Order]:
+    trial = Store(root).trial("0123456789abcdef")
+    trial.create(TrialRecipe(trial.id, 3, "digits", tiny_recipe(schedule__epochs=epochs).as_mapping()))
+    return trial, Order(str(root), trial.id, str(root / "stop"), 1, 0.0, os.getpid())
+
+
+def test_every_report_is_followed_and_the_exit_code_is_the_childs(tmp_path: Path) -> None:
+    trial, order = create(tmp_path)
+    seen: list[Report] = []
+    code = carry_out(order, seen.append)
+
+    assert code == FINISHED
+    assert seen == trial.reports()
+
+
+def test_after_a_stop_no_child_is_started(tmp_path: Path) -> None:
+    trial, order = create(tmp_path)
+    (tmp_path / "stop").touch()
+
+    assert carry_out(order) == STOPPED
+    assert trial.status() is None
+
+
+@pytest.mark.parametrize(("number", "cause"), [(signal.SIGKILL, "killed"), (signal.SIGSEGV, "crashed")])
+def test_a_child_that_a_signal_ended_is_written_down_with_its_cause(tmp_path: Path, number: signal.Signals, cause: str) -> None:
+    trial, order = create(tmp_path, epochs=4000)
+
+    def strike() -> None:
+        while not trial.reports():
+            time.sleep(0.05)
+        status = trial.status()
+        assert status is not None
+        os.kill(status.pid, number)
+
+    striker = threading.Thread(target=strike)
+    striker.start()
+    code = carry_out(order)
+    striker.join()
+    status = trial.status()
+    assert status is not None
+
+    assert code == -number
+    assert (status.state, status.cause, status.failures) == ("failed", cause, {cause: 1})
+    assert number.name in (status.message or "")
+
+
+def test_a_scheduler_that_stops_a_trial_early_ends_its_child_and_marks_it_pruned(tmp_path: Path) -> None:
+    trial, order = create(tmp_path, epochs=4000)
+
+    def prune(report: Report) -> None:
+        raise SystemExit
+
+    with pytest.raises(SystemExit):
+        carry_out(order, prune)
+    status = trial.status()
+    assert status is not None
+
+    assert (status.state, status.cause, status.failures) == ("stopped", "pruned", {})
+    assert len(trial.reports()) >= 1
+
+
+def test_want_of_memory_is_told_from_other_kills_by_the_kernels_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert slot._cause(signal.SIGKILL, starved=True) == "out of memory"
+    assert slot._cause(signal.SIGSEGV, starved=True) == "crashed"
+    assert slot._oom_kills() >= 0
+
+
+class Group(Exception):
+    """As Ray Train raises it."""
+
+    def __init__(self, text: str, failures: dict[int, Exception]) -> None:
+        super().__init__(text)
+        self.worker_failures = failures
+
+
+def fail(error: Exception) -> None:
+    raise error
+
+
+def test_of_workers_that_train_together_the_first_rank_says_how_it_went(tmp_path: Path) -> None:
+    store = submit(tmp_path)
+    orders = [Order(str(tmp_path), trial_id(i), str(tmp_path / "stop"), 1, 0.0, 1) for i in range(4)]
+    end(begin(store, 0))
+    end(begin(store, 1), "stopped")
+    end(begin(store, 2), "failed", cause="diverged", message="too fast")
+    begin(store, 3)
+
+    assert carry_out_together(orders[0], lambda: None) == FINISHED
+    assert carry_out_together(orders[1], lambda: None) == STOPPED
+    assert carry_out_together(orders[2], lambda: fail(Group("rank 0 failed", {0: RuntimeError()}))) == FAILED
+    assert (store.trial(trial_id(2)).status() or fail).cause == "diverged"  # type: ignore[union-attr]
+    assert carry_out_together(orders[3], lambda: None) == BUSY
+
+
+@pytest.mark.parametrize(
+    ("error", "cause"),
+    [
+        (Group("Training failed: ActorDiedError", {1: RuntimeError("x")}), "lost"),
+        (Group("Training failed", {1: MemoryError()}), "out of memory"),
+        (Group("Training failed", {1: KeyError("x")}), "error"),
+        (RuntimeError("Ray is gone"), "error"),
+    ],
+)
+def test_a_rank_that_was_lost_or_failed_is_written_down_where_the_first_could_not(tmp_path: Path, error: Exception, cause: str) -> None:
+    store = submit(tmp_path)
+    begin(store, 0)
+    code = carry_out_together(Order(str(tmp_path), trial_id(0), "none", 1, 0.0, 1), lambda: fail(error))
+    status = store.trial(trial_id(0)).status()
+    assert status is not None
+
+    assert code == FAILED
+    assert (status.state, status.cause) == ("failed", cause)
