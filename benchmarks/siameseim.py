@@ -1,11 +1,11 @@
 """How fast is a SiameseIM training step beside one written as the paper has it, and how much memory does its loss take?
 
 Command: python benchmarks/siameseim.py [--images 8] [--rounds 7]. One CPU thread. The plain step has the same networks and weights, but
-attention with its matrix of scores, UniGrad with its tokens x tokens products, fp32, and AdamW one parameter after the other. Cases: ViT-S/16 at 224
-pixels, and the smoke profile's ViT at 32. Gate: in float64 both give the same loss and gradient, within 1e-7. There is no bar on the ratio:
-attention is a small share of these steps, so that on a CPU it shows that nothing is lost; bf16 is timed where the processor has it. The
-memory is the peak of a process that takes the loss and its gradient for 8,192 tokens of 384, above that of one which only holds them.
-Exit code: 0 the gate holds, 1 it does not.
+attention with its matrix of scores, UniGrad with its tokens x tokens products, fp32, and AdamW one parameter after the other. Cases:
+ViT-S/16 at 224 pixels, and the smoke profile's ViT at 32. Gate: in float64 both give the same loss and gradient, within 1e-7. There is no
+bar on the ratio: attention is a small share of these steps, so that on a CPU it shows that nothing is lost; bf16 is timed where the
+processor has it. The memory is the peak of a process that takes the loss and its gradient for 8,192 tokens of 384, above that of one
+which only holds them. Exit code: 0 the gate holds, 1 it does not.
 """
 
 from __future__ import annotations
