@@ -103,10 +103,10 @@ def _data() -> Finding:
 
 
 def _ray() -> Finding:
-    from ablatrix import runner
+    from ablatrix import cluster
 
     try:
-        version = runner.probe()
+        version = cluster.probe()
     except AblatrixError as error:
         return Finding("ray", "bad", str(error))
     return Finding("ray", "good", f"{version} starts a local cluster")
