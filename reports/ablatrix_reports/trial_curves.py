@@ -72,7 +72,8 @@ def _draw(series: Mapping[str, Points]) -> bytes:
             # The colours of the report's pictures stand for those of its page; here are matplotlib's own.
             ax.plot(*zip(*points, strict=True), marker="o", markersize=3, linewidth=1.4, label=name, color=f"C{number}")
         ax.set_xlabel("epoch")
-        ax.grid(visible=True)
+        ax.xaxis.get_major_locator().set_params(integer=True)
+        ax.grid(visible=True, alpha=0.15)
         ax.legend(frameon=False)
         buffer = BytesIO()
         figure.savefig(buffer, format="png", dpi=150, metadata={"Software": None})

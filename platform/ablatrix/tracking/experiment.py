@@ -12,7 +12,8 @@ from ablatrix.errors import InvalidInput
 from ablatrix.tracking.address import Address
 from ablatrix.tracking.client import Rejected, border
 from ablatrix.tracking.ledger import SentTrial
-from ablatrix.tracking.runs import KIND, PASSING, PASSING_TAGS, DataInput, Point, TrialRun, digest
+from ablatrix.tracking.points import Point
+from ablatrix.tracking.runs import KIND, PASSING, PASSING_TAGS, DataInput, TrialRun, digest
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from ablatrix.records import SCHEMA, write_atomically
-from ablatrix.tracking.runs import Point, stamp_of
+from ablatrix.tracking.points import Point
+from ablatrix.tracking.runs import stamp_of
 
 FILE = "tracking.json"
 # A position behind every step of an epoch, for points that only MLflow still has.

@@ -9,7 +9,8 @@ from ablatrix.errors import InvalidInput
 from ablatrix.store import Store
 from ablatrix.tracking.address import parse
 from ablatrix.tracking.ledger import FILE, Ledger
-from ablatrix.tracking.runs import key_of, planned_trials
+from ablatrix.tracking.points import key_of
+from ablatrix.tracking.runs import planned_trials
 from ablatrix.tracking.server import usual_url
 
 

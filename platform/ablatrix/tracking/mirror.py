@@ -16,6 +16,7 @@ from ablatrix.tracking.address import parse
 from ablatrix.tracking.client import Rejected, connect
 from ablatrix.tracking.experiment import Experiment
 from ablatrix.tracking.ledger import FILE, Ledger
+from ablatrix.tracking.points import Reading
 from ablatrix.tracking.round import Progress, Round
 from ablatrix.tracking.runs import Planned, planned_trials, stamp_of
 
@@ -35,6 +36,7 @@ class Mirror:
         self._directory = store.sweep(sweep)
         self._ledger = Ledger(self._directory.path / FILE, self._address.public)
         self._cells: dict[str, float] = {}
+        self._readings: dict[str, Reading] = {}
         self._experiment: Experiment | None = None
         self._plan: tuple[dict[str, Any], list[Planned]] | None = None
         self._plan_stamp: tuple[int, int] | None = None
@@ -92,7 +94,8 @@ class Mirror:
         if self._experiment is None:
             self._experiment = Experiment(connect(self._address), self._address, self.sweep, self.store.root / ARTIFACTS)
         with self._only_writer(lock_s):
-            return Round(self._experiment, self.store, self._directory, plan, trials, self._ledger, self._cells).run(may_go_on)
+            this = Round(self._experiment, self.store, self._directory, plan, trials, self._ledger, self._cells, self._readings)
+            return this.run(may_go_on)
 
     def _planned(self) -> tuple[dict[str, Any], list[Planned]]:
         """The plan and its trials, read again when a later `run` replaced the file."""

@@ -12,7 +12,8 @@ from ablatrix.comparison import VIEW_TAG, shared_view
 from ablatrix.store import SweepDirectory
 from ablatrix.tracking.experiment import Experiment
 from ablatrix.tracking.ledger import SentSweep, SentTrial
-from ablatrix.tracking.runs import AXIS, CELL, FINAL, KIND, MAX_TAG, Point, digest, key_of, source_tags, sweep_status
+from ablatrix.tracking.points import FINAL, Point, key_of
+from ablatrix.tracking.runs import AXIS, CELL, KIND, MAX_TAG, digest, source_tags, sweep_status
 
 FILES = ("sweep.yaml", "plan.json")
 

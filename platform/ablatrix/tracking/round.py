@@ -14,6 +14,7 @@ from ablatrix.tracking.client import Rejected
 from ablatrix.tracking.experiment import Experiment
 from ablatrix.tracking.ledger import Ledger, SentSweep, SentTrial
 from ablatrix.tracking.parent import ParentRun
+from ablatrix.tracking.points import Reading
 from ablatrix.tracking.runs import KIND, Planned, TrialRun, digest, read_trial, stamp_of
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ class Progress:
 
 
 class Round:
-    """One pass over a sweep. The caller holds the sweep's lock, so `ledger` has no other writer."""
+    """One pass over a sweep. The caller holds the sweep's lock, so `ledger` has no other writer, and keeps `readings` by trial."""
 
     def __init__(
         self,
@@ -49,9 +50,11 @@ class Round:
         trials: Sequence[Planned],
         ledger: Ledger,
         cells: Mapping[str, float],
+        readings: dict[str, Reading],
     ) -> None:
         self.experiment, self.store, self.directory = experiment, store, directory
         self.plan, self.trials, self.ledger, self.cells = plan, trials, ledger, cells
+        self.readings = readings
         self.progress = Progress(len(self.trials))
         self._made_again: set[str] = set()  # runs that somebody had deleted
         known = ledger.read()
@@ -90,11 +93,14 @@ class Round:
     def _trial(self, planned: Planned, seen: str, parent: str, runs: Mapping[str, Run], may_go_on: Callable[[], bool]) -> None:
         """One trial; a problem with it is noted, and the others go on."""
         try:
-            run = read_trial(self.store.trial(planned.trial), planned)
+            sent, reading = self.sent.trials.get(planned.trial), self.readings.setdefault(planned.trial, Reading())
+            if sent is None or sent.run != reading.run:
+                reading.reset()
+            run = read_trial(self.store.trial(planned.trial), planned, reading)
             if run is None:
                 return
             tags = {**run.tags, KIND: "trial", "mlflow.parentRunId": parent, "mlflow.runName": planned.name}
-            sent = self.sent.trials.get(planned.trial) or self._first_contact(run, tags, runs)
+            sent = sent or self._first_contact(run, tags, runs)
             points = self.experiment.send(run, sent, tags, may_go_on)
             self.progress = replace(self.progress, points=self.progress.points + points)
             self.experiment.upload_changed(sent.run, self.store.trial(planned.trial).picture_files(), sent.pictures)
@@ -102,6 +108,9 @@ class Round:
                 self.progress = replace(self.progress, complete=False)
             else:
                 sent.seen = seen
+                reading.settle(sent.run)
+                if run.ended_ms is not None:
+                    del self.readings[planned.trial]
         except Rejected as error:
             if error.run_is_gone and planned.trial not in self._made_again:
                 self._made_again.add(planned.trial)

@@ -4,39 +4,25 @@ from __future__ import annotations
 
 import hashlib
 import json
-import posixpath
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ablatrix.records import Report, Result, Status, TrialRecipe, Usage
+from ablatrix.records import Result, Status, TrialRecipe
 from ablatrix.store import TrialDirectory
+from ablatrix.tracking.points import MAX_KEY, Point, Reading, final_points, key_of
 
-FINAL = "final."
 CELL = "cell."
 AXIS = "axis."
 KIND = "ablatrix.kind"
 # Tags that may hold at one time and not at another; users' own tags are never touched.
-PASSING_TAGS = {"cause", "message", "device", "cpu", "gpu", "commit", "dirty", "mlflow.source.git.commit"}
+PASSING_TAGS = {"command", "cause", "message", "device", "cpu", "gpu", "commit", "dirty", "mlflow.source.git.commit"}
 VERSION = "version."
 PASSING = (AXIS, VERSION)
-# MLflow shows metrics of this name on a page of their own.
-SYSTEM = "system/"
 RUN_STATUS = {"finished": "FINISHED", "failed": "FAILED", "stopped": "KILLED", "running": "RUNNING"}
-MAX_KEY, MAX_PARAM, MAX_TAG, MAX_DIGEST = 250, 6000, 8000, 36
-
-
-class Point(NamedTuple):
-    """One value of one metric. `epoch` becomes MLflow's step: it is what users compare runs by."""
-
-    key: str
-    epoch: int
-    step: int
-    time_ms: int
-    value: float
+MAX_PARAM, MAX_TAG, MAX_DIGEST = 6000, 8000, 36
 
 
 @dataclass(frozen=True)
@@ -74,15 +60,6 @@ class TrialRun:
     ended_ms: int | None
     points: tuple[Point, ...]
     data: DataInput
-
-
-@cache  # every pass asks it of every point again; names are few
-def key_of(name: str) -> str:
-    """`name` with every character that MLflow forbids in a metric, parameter or tag replaced by `_`."""
-    safe = re.sub(r"[^/\w.\- ]", "_", name)[:MAX_KEY]
-    if posixpath.normpath(safe) == safe != "." and not safe.startswith(("/", "..")):
-        return safe
-    return safe.replace("/", "_").strip(".") or "_"
 
 
 def stamp_of(path: Path) -> tuple[int, int] | None:
@@ -134,23 +111,31 @@ def _planned(
 
 def source_tags(plan: Mapping[str, Any]) -> dict[str, str]:
     """Command and commit, in our tags and in those that MLflow's own columns Source and Version show."""
-    tags = {"mlflow.source.name": str(plan.get("command") or "ablatrix run"), "mlflow.source.type": "LOCAL"}
+    # MLflow shows of a source what follows its last slash.
+    tags = {
+        "mlflow.source.name": f"ablatrix run {Path(str(plan.get('file') or plan.get('sweep') or '')).name}",
+        "mlflow.source.type": "LOCAL",
+    }
+    if plan.get("command"):
+        tags["command"] = str(plan["command"])
     if plan.get("commit"):
         tags["mlflow.source.git.commit"] = str(plan["commit"])
         tags |= {"commit": str(plan["commit"]), "dirty": str(bool(plan.get("dirty"))).lower()}
     return tags
 
 
-def read_trial(directory: TrialDirectory, planned: Planned) -> TrialRun | None:
-    """The run of a trial as the store has it now, or None while it waits. Raises ValueError on a damaged record."""
+def read_trial(directory: TrialDirectory, planned: Planned, reading: Reading) -> TrialRun | None:
+    """The run of a trial as the store has it now, or None while it waits; its points are those that `reading` finds new.
+
+    Raises ValueError on a damaged record.
+    """
     # The result is read first: reports are complete once it is there.
     result = directory.result()
     status = directory.status()
     if result is None and status is None:
         return None
-    reports = directory.reports()
-    points = (*series(reports, result, int(1000 * status.started) if status else 0), *system_series(directory.usage()))
-    started = min([s.started for s in [status] if s] + [r.time for r in reports[:1]], default=0.0)
+    reading.read(directory)
+    started_s = min([s.started for s in [status] if s] + [r.time for r in [reading.first] if r], default=0.0)
     state = "finished" if result else "running" if status is None or status.state == "finished" else status.state
     recipe = directory.recipe()
     return TrialRun(
@@ -158,9 +143,9 @@ def read_trial(directory: TrialDirectory, planned: Planned) -> TrialRun | None:
         tags={**planned.tags, **_clipped(_state_tags(state, status, result) | _environment_tags(directory), MAX_TAG)},
         params=_clipped({key_of(k): v for k, v in flat(recipe.recipe)} | {"seed": str(recipe.seed)}, MAX_PARAM),
         status=RUN_STATUS[state],
-        started_ms=int(1000 * started),
-        ended_ms=None if state == "running" else _ended_ms(status, reports),
-        points=points,
+        started_ms=int(1000 * started_s),
+        ended_ms=None if state == "running" else _ended_ms(status, reading),
+        points=(*reading.points, *(final_points(result, reading.newest, int(1000 * started_s)) if result else ())),
         data=_data_input(recipe),
     )
 
@@ -199,7 +184,7 @@ def _environment_tags(directory: TrialDirectory) -> dict[str, str]:
 
 
 def _version_tags(versions: Mapping[str, str]) -> dict[str, str]:
-    return {key_of(VERSION + name): version for name, version in versions.items()}
+    return {key_of(VERSION + name): version for name, version in versions.items() if name != "cpu"}  # which is no version
 
 
 def _data_input(recipe: TrialRecipe) -> DataInput:
@@ -210,35 +195,10 @@ def _data_input(recipe: TrialRecipe) -> DataInput:
     )
 
 
-def series(reports: list[Report], result: Result | None, started_ms: int) -> Iterator[Point]:
-    """Every value once. A resumed trial reports its last epochs again, with equal values at later times: the first stands."""
-    last: dict[str, tuple[int, int]] = {}
-    epoch, step, time_ms = 0, 0, started_ms
-    for report in reports:
-        epoch, step, time_ms = report.epoch, report.step, int(1000 * report.time)
-        for name, value in report.values.items():
-            key = key_of(name)
-            if (epoch, step) > last.get(key, (-1, -1)):
-                last[key] = (epoch, step)
-                yield Point(key, epoch, step, time_ms, value)
-    for name, value in sorted(result.metrics.items()) if result else ():
-        yield Point(key_of(FINAL + name), epoch, step, time_ms, value)
-
-
-def system_series(samples: list[Usage]) -> Iterator[Point]:
-    """CPU, memory and GPU of a trial, at the second of its work; what a killed attempt had used stays."""
-    last = -1
-    for sample in samples:
-        if int(sample.seconds) > last:
-            last = int(sample.seconds)
-            for name, value in sample.values.items():
-                yield Point(key_of(SYSTEM + name), last, 0, int(1000 * sample.time), value)
-
-
-def _ended_ms(status: Status | None, reports: list[Report]) -> int:
+def _ended_ms(status: Status | None, reading: Reading) -> int:
     if status:
         return int(1000 * (status.ended or status.updated))
-    return int(1000 * reports[-1].time) if reports else 0
+    return int(1000 * reading.newest.time) if reading.newest else 0
 
 
 def _clipped(texts: Mapping[str, str], most: int) -> dict[str, str]:

@@ -28,8 +28,10 @@ def test_a_finished_trial_stands_in_mlflow_with_everything_that_the_store_knows(
         "ablatrix.kind": "trial", "ablatrix.trial": trial_id(1), "ablatrix.sweep": SWEEP, "ablatrix.cell": "grid=2", "axis.grid": "2",
         "seed": "1", "state": "finished", "attempt": "1", "host": "node-1", "device": "cpu", "cpu": "8 x Fast CPU", "gpu": "H200, H200",
         "version.python": "3.11", "version.torch": "2.15", "commit": "def5678", "dirty": "true",
+        "command": "ablatrix run grid.yaml",
         "mlflow.runName": "grid=2, seed 1", "mlflow.parentRunId": parent.info.run_id,
     }  # fmt: skip
+    assert run.data.tags["mlflow.source.name"] == "ablatrix run grid.yaml"
     assert run.data.params == {
         "mask.grid": "2", "mask.kind": "random", "mixing": "null", "sizes": "[32, 64]", "seed": "1", "data.name": "cifar100",
         "data.path": "null", "data.image_size": "32", "data.train_images": "5000",

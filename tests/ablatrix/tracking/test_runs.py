@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from ablatrix.records import Report, Result
 from ablatrix.store import Store
 from ablatrix.tracking.ledger import Ledger, SentSweep, SentTrial
-from ablatrix.tracking.runs import Planned, flat, key_of, planned_trials, read_trial, series, sweep_status
+from ablatrix.tracking.points import Point, Reading, final_points, key_of
+from ablatrix.tracking.runs import Planned, flat, planned_trials, read_trial, sweep_status
 from stored_sweep import START, begin, end, plan, report, trial_id
 
 PLANNED = Planned(trial_id(0), "grid=2, seed 0", {})
@@ -31,6 +32,14 @@ actions = st.lists(
 )
 
 
+def series(reports: list[Report], result: Result | None = None) -> list[Point]:
+    """All points of a trial that is read for the first time."""
+    reading = Reading()
+    for line in reports:
+        reading.add(line)
+    return [*reading.points, *(final_points(result, reading.newest, 0) if result else ())]
+
+
 class FakeRun:
     """MLflow's side of one run, and the mirror's account of it."""
 
@@ -39,7 +48,7 @@ class FakeRun:
         self.account: SentTrial | None = SentTrial("run")
 
     def mirror(self, lines: list[Report]) -> None:
-        points = list(series(lines, None, 0))
+        points = series(lines)
         if self.account is None:
             self.account = SentTrial("run")
             keys = {key for key, _ in self.points}
@@ -77,7 +86,7 @@ def test_every_point_arrives_once_however_a_trial_is_interrupted_and_mirrored(st
 def test_final_metrics_stand_at_the_last_epoch_under_a_name_of_their_own():
     reports = [Report(3, 81, 12.5, {"knn.top1": 60.0})]
 
-    points = list(series(reports, Result("t", {"knn.top1": 61.0, "linear.top1": 70.0}, 1, 1.0, 1, "h", "cpu"), 0))
+    points = series(reports, Result("t", {"knn.top1": 61.0, "linear.top1": 70.0}, 1, 1.0, 1, "h", "cpu"))
 
     assert [(p.key, p.epoch, p.time_ms, p.value) for p in points] == [
         ("knn.top1", 3, 12500, 60.0),
@@ -92,7 +101,7 @@ def test_a_result_beside_a_status_that_still_runs_is_finished(tmp_path):
     end(trial)
     begin(Store(tmp_path), 0)  # the status as it was between the two writes
 
-    run = read_trial(trial, PLANNED)
+    run = read_trial(trial, PLANNED, Reading())
 
     assert run is not None
     assert (run.status, run.tags["state"]) == ("FINISHED", "finished")
@@ -102,7 +111,7 @@ def test_a_trial_without_status_and_result_waits(tmp_path):
     trial = begin(Store(tmp_path), 0)
     (trial.path / "status.json").unlink()
 
-    assert read_trial(trial, PLANNED) is None
+    assert read_trial(trial, PLANNED, Reading()) is None
 
 
 def test_a_trial_whose_status_is_lost_takes_its_times_from_its_reports(tmp_path):
@@ -111,7 +120,7 @@ def test_a_trial_whose_status_is_lost_takes_its_times_from_its_reports(tmp_path)
     end(trial)
     (trial.path / "status.json").unlink()
 
-    run = read_trial(trial, PLANNED)
+    run = read_trial(trial, PLANNED, Reading())
 
     assert run is not None
     assert (run.started_ms, run.ended_ms) == (int(1000 * (START + 60)), int(1000 * (START + 120)))
