@@ -67,12 +67,14 @@ def _series(reports: Iterable[Report], start: str) -> dict[str, Points]:
 
 def _draw(series: Mapping[str, Points]) -> bytes:
     """PNG bytes, equal for equal points."""
+    from matplotlib.ticker import MaxNLocator
+
     with canvas(1, HEIGHT) as (figure, (ax,)):
         for number, (name, points) in enumerate(series.items()):
             # The colours of the report's pictures stand for those of its page; here are matplotlib's own.
             ax.plot(*zip(*points, strict=True), marker="o", markersize=3, linewidth=1.4, label=name, color=f"C{number}")
         ax.set_xlabel("epoch")
-        ax.xaxis.get_major_locator().set_params(integer=True)
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
         ax.grid(visible=True, alpha=0.15)
         ax.legend(frameon=False)
         buffer = BytesIO()
