@@ -91,9 +91,10 @@ def _usual(counts: Iterable[int]) -> int:
 
 
 def _coverage(trials: tuple[Trial, ...], plan: Plan) -> Coverage:
-    count = Counter(t.state for t in trials)
+    once = {t.id: t for t in trials}.values()  # cells that differ in their metric share a trial
+    count = Counter(t.state for t in once)
     return Coverage(
-        planned=len(trials),
+        planned=len(once),
         finished=count["finished"],
         running=count["running"],
         failed=count["failed"],

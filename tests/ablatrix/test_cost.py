@@ -172,3 +172,16 @@ def test_a_probe_that_cannot_run_says_why_in_one_line(tmp_path: Path) -> None:
 
     with pytest.raises(InvalidInput, match=r"the probe failed: .*nowhere"):
         probe(tiny_recipe(data__name="folder", data__path=str(tmp_path / "nowhere")), Resources())
+
+
+def test_a_trial_that_cells_share_is_listed_and_paid_once(tmp_path: Path) -> None:
+    shared = SWEEP.replace("  grid:", "  metric: {levels: {knn.top1: {}, train.loss: {}}}\n  grid:").replace(
+        "metric: {name: knn.top1}", "metric: {name: knn.top1, by: {metric: {train.loss: train.loss}}}"
+    )
+    store, made = Store(tmp_path / "runs"), make_plan(tmp_path, shared)
+
+    rows = planned.listed(made, store)
+
+    assert (len(made.trials), len(rows)) == (8, 4)
+    assert [row["also"] for row in rows[:1]] == [["metric=train.loss,grid=2"]]
+    assert planned.foreseen(made, rows, {}, cpus=1).to_run == 4

@@ -74,9 +74,18 @@ def limits(plan: Plan, trials: int | None, gpu_hours: float | None) -> Budget:
 
 
 def listed(plan: Plan, store: Store) -> list[dict[str, Any]]:
-    """One row for each trial, each suggestion that is still to come, and each excluded cell."""
+    """One row for each trial, each suggestion that is still to come, and each excluded cell.
+
+    A trial that several cells share is listed once, for the first of them; `also` names the others.
+    """
     now, owners = time.time(), _sweeps_of(store)
-    rows = [_row(store, trial, owners, plan.name, now) for trial in plan.trials]
+    by_trial: dict[str, dict[str, Any]] = {}
+    for trial in plan.trials:
+        if trial.id in by_trial:
+            by_trial[trial.id]["also"].append(trial.cell)
+        else:
+            by_trial[trial.id] = _row(store, trial, owners, plan.name, now) | {"also": []}
+    rows = list(by_trial.values())
     made = sum(not cell.included for cell in plan.cells) if plan.suggestions else 0
     rows += [
         {"plan": "to run", "trial": None, "cell": f"suggestion={number}", "seed": plan.seeds[0], "why": "not suggested yet", "left": 1.0}
@@ -116,7 +125,7 @@ def _sweeps_of(store: Store) -> dict[str, list[str]]:
     for sweep in store.sweeps():
         try:
             cells = sweep.plan()["cells"]
-            for trial in (trial["trial"] for cell in cells for trial in cell["trials"]):
+            for trial in dict.fromkeys(trial["trial"] for cell in cells for trial in cell["trials"]):
                 found.setdefault(trial, []).append(sweep.name)
         except (AblatrixError, KeyError, TypeError):  # another sweep's damaged plan is no reason to refuse this one
             continue
@@ -196,5 +205,8 @@ def _print(rows: list[dict[str, Any]]) -> None:
     for name in ("plan", "trial", "cell", "seed", "why"):
         table.add_column(name)
     for row in rows:
-        table.add_row(row["plan"], row["trial"] or "", row["cell"], "" if row["seed"] is None else str(row["seed"]), row["why"] or "")
+        more = f" (+{len(row['also'])})" if row.get("also") else ""
+        table.add_row(
+            row["plan"], row["trial"] or "", row["cell"] + more, "" if row["seed"] is None else str(row["seed"]), row["why"] or ""
+        )
     output.data().print(table)
