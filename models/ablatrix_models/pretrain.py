@@ -58,6 +58,12 @@ def initial_method(recipe: Recipe, seed: int) -> Method:
         return build_method(recipe)
 
 
+def _placed(recipe: Recipe, seed: int, device: torch.device) -> Method:
+    """The untrained method on its device, in the recipe's memory layout."""
+    method = initial_method(recipe, seed).to(device)
+    return method.to(memory_format=torch.channels_last) if recipe.compute.channels_last else method  # type: ignore[call-overload]
+
+
 class Pretraining:
     """One run's state and its steps. `run` trains to the end, resuming from the session's checkpoint."""
 
@@ -72,9 +78,7 @@ class Pretraining:
             raise TooFewImages(
                 f"{len(train)} training images do not fill one batch of {recipe.schedule.batch_size}. Lower schedule.batch_size."
             )
-        self.method = initial_method(recipe, seed).to(device)
-        if recipe.compute.channels_last:
-            self.method.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.method = _placed(recipe, seed, device)
         scaled = recipe.compute.precision == "fp16"
         self.descent = Descent(recipe.optimizer, self.method.parameter_groups(), device, scaled=scaled)
         self.loss = SharedLoss(self.method)
@@ -202,6 +206,6 @@ def train_and_evaluate(
 
 def _of_one_process(pretraining: Pretraining) -> Method:
     """The trained method with its batch norms as they were: a protocol that trains it further does so on this rank alone."""
-    method = initial_method(pretraining.recipe, pretraining.seed).to(pretraining.device)
+    method = _placed(pretraining.recipe, pretraining.seed, pretraining.device)
     method.load_state_dict(pretraining.method.state_dict())
     return method
