@@ -29,7 +29,7 @@ test-latex: $(STAMP)  ## install Debian's TeX where there is none, and compile t
 	$(BIN)/python -m pytest -rs tests/ablatrix_reports -k compile
 
 bench: $(STAMP)  ## the speed bars; wants a quiet machine
-	for bench in augment step masks siameseim evaluate tracking plan; do $(BIN)/python benchmarks/$$bench.py || exit 1; done
+	for bench in augment step masks siameseim evaluate tracking plan report; do $(BIN)/python benchmarks/$$bench.py || exit 1; done
 
 tables-smoke: $(STAMP)  ## every table's smoke profile on real images (CIFAR-100, Imagenette; see README, Data): nightly
 	for sweep in sweeps/*/*.yaml; do \
