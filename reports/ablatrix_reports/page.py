@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from types import MappingProxyType
 from typing import Any
 
 import jinja2
@@ -37,12 +38,16 @@ from ablatrix_reports.wording import JUDGED, cell_texts, decimals, duration, hea
 
 MAX_LISTED = 500  # trials in the page; report.csv has all of them
 _ORDER = ("finished", "running", "failed", "stopped", "waiting")
+LINKS = {"runs": "table", "charts": "charts", "compare": "comparison", "curves": "curves"}  # into MLflow
 _WORDS = {"finished": "finished", "running": "running", "failed": "failed", "stopped": "stopped early", "waiting": "not run"}
 
 
-def to_html(report: Report, samples: Sequence[Sample] = ()) -> str:
-    """The whole page. Everything that comes from a sweep or a trial is escaped; scripts other than the page's own cannot run."""
-    return _page(report.title, [_sweep(report, samples, "", 1)], [])
+def to_html(report: Report, samples: Sequence[Sample] = (), links: Mapping[str, str] | None = None) -> str:
+    """The whole page. Everything that comes from a sweep or a trial is escaped; scripts other than the page's own cannot run.
+
+    links: into MLflow, by name (see `ablatrix.comparison.links`), where the sweep is there.
+    """
+    return _page(report.title, [_sweep(report, samples, "", 1, links or {})], [])
 
 
 def to_combined_html(title: str, parts: Sequence[tuple[Report, Sequence[Sample]]]) -> str:
@@ -78,7 +83,7 @@ def _page(title: str, bodies: Sequence[str], contents: Sequence[dict[str, str]])
     )
 
 
-def _sweep(report: Report, samples: Sequence[Sample], prefix: str, depth: int) -> str:
+def _sweep(report: Report, samples: Sequence[Sample], prefix: str, depth: int, links: Mapping[str, str] = MappingProxyType({})) -> str:
     """One sweep's part of a page: `prefix` keeps its ids apart, `depth` is that of its heading."""
     pictures = {"levels": figures.levels(report), "curves": curves(report), "costs": costs(report)}
     if prefix:
@@ -95,6 +100,7 @@ def _sweep(report: Report, samples: Sequence[Sample], prefix: str, depth: int) -
             **_judged(report),
             **pictures,
             samples=samples,
+            links=[(word, links[name]) for name, word in LINKS.items() if name in links],
             trials=[_trial(t) for t in report.trials[:MAX_LISTED]],
         )
     )

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from ablatrix.records import encode, write_atomically
 from ablatrix.store import Store
+from ablatrix.tracking import known_links
 from ablatrix_reports.collect import collect
 from ablatrix_reports.latex import to_latex
 from ablatrix_reports.markdown import to_markdown
@@ -43,7 +44,7 @@ def write_report(store: Store, sweep: str) -> Path:
         "csv": to_csv,
         "tex": to_latex,
         "md": to_markdown,
-        "html": partial(to_html, samples=read_samples(store, report)),
+        "html": partial(to_html, samples=read_samples(store, report), links=known_links(store, sweep)),
         "json": to_json,
     }
     for suffix, view in views.items():

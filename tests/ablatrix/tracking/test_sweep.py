@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import math
 from pathlib import Path
@@ -145,7 +146,9 @@ def test_a_profile_is_an_experiment_of_its_own(store, uri):
     assert (store.root / "mlflow-artifacts" / "grid-sweep@smoke").is_dir()
 
 
-def test_links_lead_to_the_runs_of_a_mirrored_sweep(store, uri):
+def test_links_lead_to_the_runs_of_a_mirrored_sweep_and_stand_in_its_report(store, uri):
+    from ablatrix_reports.write import write_report
+
     finish(store, 0)
     assert tracking.known_links(store, SWEEP) == {}
     with pytest.raises(InvalidInput, match="ablatrix sync"):
@@ -159,6 +162,8 @@ def test_links_lead_to_the_runs_of_a_mirrored_sweep(store, uri):
     known = tracking.known_links(store, SWEEP)
     assert known == tracking.sweep_links(store, SWEEP, uri, known["sweep"].partition("/#")[0])
     assert known["runs"].startswith("http://127.0.0.1:2")
+    page = (write_report(store, SWEEP) / "report.html").read_text()
+    assert all(f'href="{html.escape(known[name])}"' in page for name in ("runs", "charts", "compare", "curves"))
 
 
 def test_names_that_look_like_paths_stay_names_in_store_report_and_mlflow(tmp_path, store, uri):
