@@ -19,7 +19,8 @@ from tiny_sweep import SWEEP, write_sweep
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 TOGETHER = SWEEP.replace("levels: [2, 4]", "levels: [2]").replace("seeds: 2", "seeds: 1") + (
-    "set: {compute.precision: fp32}\nresources: {cpus: 1, workers: 2}\n"
+    # Slow steps: at the recipe's rate batch norm on 8 pixels blows rounding up to a percent of the loss within eight of them.
+    "set: {compute.precision: fp32, optimizer.lr: 1.0e-4}\nresources: {cpus: 1, workers: 2}\n"
 )
 
 
@@ -40,4 +41,4 @@ def test_two_workers_train_what_one_process_trains(tmp_path: Path) -> None:
     assert losses == pytest.approx([values["train.loss"] for _, _, values in alone.reports if "train.loss" in values], rel=1e-3)
     # One test image of 32 may change sides by rounding.
     assert result.metrics == pytest.approx(expected, abs=3.2)
-    assert trial.log.read_text().count("--- attempt") == 1
+    assert trial.log.read_text().count("--- attempt 1") == 2  # one line of each worker
