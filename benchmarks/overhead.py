@@ -1,8 +1,8 @@
 """What a sweep costs beside its training: 8 real trials of about 3 s, two at a time, by our runner and by Ray Tune as it comes.
 
 Bars: at most half of Ray Tune's wall time, and at most 1.35 times the ideal, which is the trials' own seconds by two. Both run the
-same trainings in rounds that alternate, each in a process of its own. `whole` counts all from the interpreter's start,
-`sweep` from a Ray that stands: starting one costs both the same.
+same trainings in rounds that alternate, each in a process of its own. `whole` counts all from the interpreter's start to
+its end, `sweep` from a Ray that stands to the last trial's end: Ray's own start and end cost both the same.
 """
 
 from __future__ import annotations
@@ -95,11 +95,14 @@ def by_us(epochs: int, place: Path) -> tuple[float, float]:
     while read_occupancy(sweep) is None and runner.running:
         time.sleep(0.05)
     standing = time.perf_counter()
+    while runner.running and not (runner.dispatch and runner.dispatch.over):
+        time.sleep(0.02)
+    took = time.perf_counter() - standing
     runner.join()
     if runner.error:
         raise runner.error
     results = [store.trial(trial).result() for trial in trials]
-    return time.perf_counter() - standing, float(sum(result.seconds for result in results if result))
+    return took, float(sum(result.seconds for result in results if result))
 
 
 def one(case: str, epochs: int) -> dict[str, float]:

@@ -1,7 +1,7 @@
 """What does a report of 25 metrics cost on its way into MLflow, against Ray Tune's own MLflow callback?
 
-Command: python benchmarks/tracking.py [--rounds 9] [--reports 4] [--uri URI]. Starts MLflow's server in a store of its own (SQLite,
-or the database at URI); both ways then write to that one server, in turns. About 2 minutes on 2 cores; 5 rounds at least.
+Command: python benchmarks/tracking.py [--rounds 9] [--reports 10] [--uri URI]. Starts MLflow's server in a store of its own (SQLite,
+or the database at URI); both ways then write to that one server, in turns. About 3 minutes on 2 cores; 5 rounds at least.
 Cost is processor time of this process and of the server together, so that other work on the machine counts little; the
 waiting time is printed beside it.
 
@@ -160,7 +160,7 @@ def measure(callback: Callback, mirrored: Mirrored, clock: Callable[[], float], 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--reports", type=int, default=4, help="reports in a row for each turn")
+    parser.add_argument("--reports", type=int, default=10, help="reports in a row for each turn")
     parser.add_argument("--uri", help="a database for the server; default: SQLite")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="ablatrix-bench-") as place:

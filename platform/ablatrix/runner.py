@@ -16,13 +16,14 @@ import shutil
 import tempfile
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ablatrix.cluster import connected, fitting_share, free_slots, in_use, on_workers, request
 from ablatrix.dispatch import Dispatch, Listed, Source
 from ablatrix.errors import Unreachable
+from ablatrix.nursery import nursery
 from ablatrix.occupancy import WRITE_S, write_occupancy
 from ablatrix.rank import owner as rank_owner
 from ablatrix.rank import run_rank
@@ -59,6 +60,7 @@ class Runner:
         self.dispatch: Dispatch | None = None
         self._breaker = breaker
         self._broke = ""
+        self._born_at = ""
         self._thread: threading.Thread | None = None
 
     @property
@@ -99,13 +101,10 @@ class Runner:
 
     def _run(self, dispatch: Dispatch, scheduler: TrialScheduler | None) -> None:
         try:
-            fits, settled = 0, 0
-            while not dispatch.over and fits < MAX_FITS:
-                # A head that died takes its connection along, so each fit has its own.
-                with connected(self.address, self.cpus, self.resources) as dashboard, self._watched(dashboard):
-                    self._fit(dispatch, scheduler)
-                fits = fits + 1 if dispatch.settled == settled else 1
-                settled = dispatch.settled
+            with self._nursery() as self._born_at:
+                from ray import tune  # noqa: F401  while the nursery imports too
+
+                self._fits(dispatch, scheduler)
             if dispatch.broken:
                 raise dispatch.broken
             if not dispatch.over:
@@ -114,6 +113,22 @@ class Runner:
                 )
         except BaseException as error:  # Ray raises SystemExit too; the caller decides
             self.error = error
+
+    def _nursery(self) -> AbstractContextManager[str]:
+        """On this machine, trials are forked from a process that imports torch while Ray starts."""
+        if self.address is not None or self.resources.workers > 1:
+            return contextlib.nullcontext("")
+        return nursery(self.resources.cpus, self.sweep.log)
+
+    def _fits(self, dispatch: Dispatch, scheduler: TrialScheduler | None) -> None:
+        """One `fit` after another, until nothing is missing or none gets anywhere."""
+        fits, settled = 0, 0
+        while not dispatch.over and fits < MAX_FITS:
+            # A head that died takes its connection along, so each fit has its own.
+            with connected(self.address, self.cpus, self.resources) as dashboard, self._watched(dashboard):
+                self._fit(dispatch, scheduler)
+            fits = fits + 1 if dispatch.settled == settled else 1
+            settled = dispatch.settled
 
     @contextmanager
     def _watched(self, dashboard: str | None) -> Iterator[None]:
@@ -170,6 +185,7 @@ class Runner:
             "threads": self.resources.cpus,
             "gpus": self.resources.gpus,
             "run": dispatch.run,
+            "nursery": self._born_at,
         }
         # One text value, so that Tune neither searches inside it nor names anything after it.
         return {

@@ -16,11 +16,11 @@ from typing import Any
 
 from ablatrix.attempt import counted
 from ablatrix.errors import AblatrixError
+from ablatrix.nursery import PRELOADED, Born
 from ablatrix.records import Report
 from ablatrix.store import Store, TrialDirectory
 from ablatrix.trial import BUSY, FAILED, FINISHED, STOPPED, Order, cause_of, run
 
-PRELOADED = ("torch", "ablatrix_models.pretrain", "ablatrix_models.data.load", "ablatrix.trial")
 LOOK_S = 0.2  # between looks at a trial's reports
 OOM_COUNTERS = (("/sys/fs/cgroup/memory.events", "oom_kill"), ("/proc/vmstat", "oom_kill"))
 
@@ -77,8 +77,14 @@ def _cause_among(failure: Exception | None) -> str:
     return next((cause for cause in causes if cause != "error"), "error")
 
 
-def _start(order: Order) -> ForkServerProcess:
-    """Children come from a server process that has torch imported: full isolation for half a second instead of three."""
+def _start(order: Order) -> ForkServerProcess | Born:
+    """Children come from a process that has torch imported: full isolation for a moment instead of three seconds.
+
+    That is the run's nursery on its own machine, and elsewhere a server of this worker's own.
+    """
+    if order.nursery:
+        with contextlib.suppress(OSError):
+            return Born(order.nursery, order)
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(list(PRELOADED))
     child = context.Process(target=run, args=(order,), name=f"trial-{order.trial}")
@@ -87,7 +93,7 @@ def _start(order: Order) -> ForkServerProcess:
     return child
 
 
-def _wait(child: ForkServerProcess, directory: TrialDirectory, follow: Callable[[Report], None] | None) -> None:
+def _wait(child: ForkServerProcess | Born, directory: TrialDirectory, follow: Callable[[Report], None] | None) -> None:
     if follow is None:
         child.join()
         return

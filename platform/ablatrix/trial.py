@@ -37,7 +37,8 @@ DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 @dataclass(frozen=True)
 class Order:
-    """All that a worker is told; the rest it reads from the store. `run` names the run that wants the trial."""
+    """All that a worker is told; the rest it reads from the store. `run` names the run that wants the trial, `nursery` where
+    its process is to be forked."""
 
     store: str
     trial: str
@@ -46,6 +47,7 @@ class Order:
     gpus: float
     owner: int
     run: str = ""
+    nursery: str = ""
 
 
 def run(order: Order) -> None:

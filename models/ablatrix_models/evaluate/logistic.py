@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from scipy.optimize import minimize
 from torch import Tensor
 from torch.nn import functional
 
@@ -61,6 +60,8 @@ def fit_logistic(features: Tensor, labels: Tensor, classes: int, penalty: float)
     features: (images, width), labels: (images,) int64, on one device. SciPy's L-BFGS-B from zero; the problem is strictly convex.
     Raises NotConverged where it stops before the slope vanishes.
     """
+    from scipy.optimize import minimize  # half a second, which the trials that never come here are spared
+
     inputs, labels = features.double(), labels.to(features.device)
 
     def loss(flat: np.ndarray) -> tuple[float, np.ndarray]:

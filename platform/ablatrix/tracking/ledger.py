@@ -91,8 +91,10 @@ class Ledger:
         """Replace this URI's part of the file, unless nothing changed."""
         text = _text(sweep)
         if text != self._text:
-            everything = {**self._all(), self.uri: json.loads(text)}
-            write_atomically(self.path, json.dumps({"schema": SCHEMA, "tracking": everything}, sort_keys=True) + "\n")
+            others = {uri: json.dumps(part) for uri, part in self._all().items()}
+            parts = ", ".join(f"{json.dumps(uri)}: {part}" for uri, part in sorted({**others, self.uri: text}.items()))
+            # MLflow is asked again where the file is lost, so a pass does not wait for the disk.
+            write_atomically(self.path, f'{{"schema": {SCHEMA}, "tracking": {{{parts}}}}}\n', durable=False)
             self._known, self._text, self._stamp = sweep, text, stamp_of(self.path)
 
     def _read(self) -> SentSweep | None:

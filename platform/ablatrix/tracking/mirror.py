@@ -35,6 +35,7 @@ class Mirror:
         self.last_progress: Progress | None = None
         self._directory = store.sweep(sweep)
         self._ledger = Ledger(self._directory.path / FILE, self._address.public)
+        self._lock = FileLock(self._directory.path / "tracking.lock")
         self._cells: dict[str, float] = {}
         self._readings: dict[str, Reading] = {}
         self._experiment: Experiment | None = None
@@ -107,9 +108,8 @@ class Mirror:
 
     @contextmanager
     def _only_writer(self, wait_s: float) -> Iterator[None]:
-        lock = FileLock(self._directory.path / "tracking.lock")
         try:
-            with lock.acquire(timeout=wait_s):
+            with self._lock.acquire(timeout=wait_s):
                 yield
         except Timeout as error:
             raise Refused(f"another process mirrors the sweep {self.sweep!r} since {wait_s:.0f} s. Wait for it, or stop it.") from error
