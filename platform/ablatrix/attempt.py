@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import errno
 import os
 import socket
 import threading
@@ -23,6 +25,7 @@ HEARTBEAT_S = 5.0
 STOP_POLL_S = 0.5
 SUPERSEDED = 5  # exit code of a trial's process that a later attempt has overruled
 LOST = "lost"
+PASSING = (errno.ESTALE, errno.ENOMEM, errno.EACCES, errno.EMFILE, errno.ENFILE, errno.ETIMEDOUT)  # what says nothing of a file's content
 
 
 class Attempt:
@@ -102,7 +105,11 @@ class Attempt:
             self._lines, state = list(loaded.pop("reports")), loaded
         except FileNotFoundError:
             pass
+        except MemoryError:
+            raise
         except Exception as error:  # a damaged file costs the work since the start, not the trial
+            if isinstance(error, OSError) and error.errno in PASSING:
+                raise
             print(f"The checkpoint cannot be read ({type(error).__name__}: {error}); starting again from epoch 0.", flush=True)
         self.check()
         write_atomically(self.directory.metrics_file, "".join(self._lines))
@@ -118,12 +125,16 @@ class Attempt:
 
         self.directory.checkpoint.mkdir(parents=True, exist_ok=True)
         temporary = self._checkpoint_file.with_suffix(f".{self.status.attempt}.tmp")
-        with temporary.open("wb") as file:
-            torch.save({**state, "reports": self._lines}, file)
-            file.flush()
-            os.fsync(file.fileno())
-        self.check()
-        temporary.replace(self._checkpoint_file)
+        try:
+            with temporary.open("wb") as file:
+                torch.save({**state, "reports": self._lines}, file)
+                file.flush()
+                os.fsync(file.fileno())
+            self.check()
+            temporary.replace(self._checkpoint_file)
+        except BaseException:  # on a full disk what is left of it would be in the way of the next attempt
+            temporary.unlink(missing_ok=True)
+            raise
 
     def stop_requested(self) -> bool:
         """Whether the sweep's stop file is there; looked up twice a second at most."""
@@ -187,10 +198,10 @@ class Heartbeat:
                 try:
                     self._attempt.write()
                 except Superseded as error:
-                    print(f"{error}; this attempt ends here.", flush=True)
+                    _say(f"{error}; this attempt ends here.")
                     os._exit(SUPERSEDED)
                 except OSError as error:
-                    print(f"The heartbeat could not be written: {error}", flush=True)
+                    _say(f"The heartbeat could not be written: {error}")
                 self._sample()
 
     def _sample(self, last: bool = False) -> None:
@@ -198,4 +209,10 @@ class Heartbeat:
         try:
             self._usage.sample(last)
         except (OSError, psutil.Error) as error:
-            print(f"The machine could not be measured: {error}", flush=True)
+            _say(f"The machine could not be measured: {error}")
+
+
+def _say(what: str) -> None:
+    """The disk that is full for a heartbeat is full for the log too, and the heart must beat on."""
+    with contextlib.suppress(OSError):
+        print(what, flush=True)

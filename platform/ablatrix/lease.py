@@ -39,7 +39,10 @@ class Superseded(Exception):
 
 @dataclass(frozen=True)
 class Owner:
-    """Who made a claim. `machine` tells one kernel and process table from another; `born` a process from a later one of its pid."""
+    """Who made a claim. `machine` tells one kernel and process table from another; `born` a process from a later one of its pid.
+
+    `born` is in seconds since the machine's start, which a clock that is set anew does not change.
+    """
 
     host: str
     machine: str
@@ -76,8 +79,8 @@ class Lease:
     def release(self) -> None:
         """Let the next one in at once."""
         if self.held():
-            with contextlib.suppress(OSError):  # a full disk: then the process's end releases it
-                self._file.write_text(json.dumps(asdict(replace(self.owner, released=True))))
+            with contextlib.suppress(OSError):  # a full disk leaves the claim as it was: then the process's end releases it
+                _replace(self._file, replace(self.owner, released=True))
 
 
 @contextmanager
@@ -141,6 +144,19 @@ def _create(file: Path, us: Owner) -> bool:
     return True
 
 
+def _replace(file: Path, owner: Owner) -> None:
+    """A claim that was cut off in the middle of a line would name nobody, and hold for `STALE_S`."""
+    handle, name = tempfile.mkstemp(dir=file.parent, prefix=".claim.")
+    try:
+        with os.fdopen(handle, "w") as opened:
+            opened.write(json.dumps(asdict(owner)))
+        Path(name).chmod(0o644)
+        Path(name).replace(file)
+    except OSError:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
 def _is_free(path: Path, number: int) -> bool:
     """Whether claim `number`, the newest, may be followed by another."""
     file = _claim_file(path, number)
@@ -165,7 +181,7 @@ def _alive(found: Owner) -> bool:
     try:
         process = psutil.Process(found.pid)
         # A recycled pid is no owner, and neither is a zombie.
-        return abs(process.create_time() - found.born) < 2.0 and process.status() != psutil.STATUS_ZOMBIE
+        return abs(_born(process) - found.born) < 2.0 and process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False
     except psutil.AccessDenied:
@@ -203,7 +219,12 @@ def _read(file: Path) -> Owner | None:
 
 
 def _ourselves(run: str) -> Owner:
-    return Owner(socket.gethostname(), _machine(), os.getpid(), psutil.Process().create_time(), run)
+    return Owner(socket.gethostname(), _machine(), os.getpid(), _born(psutil.Process()), run)
+
+
+def _born(process: psutil.Process) -> float:
+    # psutil adds the boot time to what the kernel says, and the boot time follows the clock.
+    return process.create_time() - psutil.boot_time()
 
 
 @functools.cache

@@ -137,7 +137,10 @@ class TrialDirectory:
         if result is None or not lines:
             return
         kept = b"".join(lines[:-1])
-        before = decode_report(lines[-2].decode()) if len(lines) > 1 else Report(0, 0, 0.0, {})
+        before = decode_report(lines[-2].decode()) if len(lines) > 1 and _is_report(lines[-2]) else Report(0, 0, 0.0, {})
+        if before.values == result.metrics:  # what was spoilt stands behind the last line
+            write_atomically(self.metrics_file, kept)
+            return
         status = self.status()
         last = Report(
             epoch=status.epochs if status else before.epoch,

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import os
 import subprocess
 import sys
@@ -178,6 +179,7 @@ def test_a_save_that_fails_keeps_the_checkpoint_before(directory: TrialDirectory
         with pytest.raises(OSError, match="No space"):
             begun.save_checkpoint(state(99))
 
+    assert [file.name for file in directory.checkpoint.iterdir()] == ["state.pt"]
     assert (begin(directory).load_checkpoint() or {})["step"] == 20
 
 
@@ -305,3 +307,39 @@ def test_what_a_killed_save_left_is_cleared_away(directory: TrialDirectory) -> N
     begin(directory).load_checkpoint()
 
     assert [file.name for file in directory.checkpoint.iterdir()] == ["state.pt"]
+
+
+def test_a_heart_beats_on_where_neither_status_nor_log_can_be_written(directory: TrialDirectory, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(attempts, "HEARTBEAT_S", 0.0)
+    begun, beats = begin(directory), []
+
+    def full(*_: object, **__: object) -> None:
+        beats.append(time.monotonic())
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(begun, "write", full)
+    monkeypatch.setattr("builtins.print", full)
+    with Heartbeat(begun, lambda: True):
+        deadline = time.monotonic() + 20
+        while time.monotonic() < deadline and len(beats) < 4:  # two beats, each with its word about it
+            time.sleep(0.05)
+
+    assert len(beats) >= 4
+    assert beats[2] - beats[0] > 0.5
+
+
+def test_a_checkpoint_that_cannot_be_reached_for_the_moment_is_no_damaged_one(
+    directory: TrialDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_to(directory, epochs=2, saved=2)
+
+    def stale(*_: object, **__: object) -> None:
+        raise OSError(errno.ESTALE, "Stale file handle")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, "load", stale)
+        with pytest.raises(OSError, match="Stale"):
+            begin(directory).load_checkpoint()
+
+    assert epochs_of(directory) == [1, 2]
+    assert (begin(directory).load_checkpoint() or {})["step"] == 20

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -9,6 +10,7 @@ import threading
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from ablatrix import lease as leases
@@ -186,3 +188,24 @@ def test_of_many_that_claim_at_once_one_holds_it_at_a_time(tmp_path: Path) -> No
         owner.join()
 
     assert most == [1] * 30
+
+
+def test_a_claim_whose_release_finds_no_room_is_free_when_its_process_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    path = tmp_path / "lock"
+    with lease(path) as claim, monkeypatch.context() as patch:
+        patch.setattr(leases.tempfile, "mkstemp", full)
+        claim.release()
+        found = leases.owner(path)
+
+    assert found == claim.owner
+
+
+def test_a_clock_that_is_set_anew_takes_nothing_from_a_living_owner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    booted = psutil.boot_time()
+    with lease(tmp_path / "lock"):
+        monkeypatch.setattr(psutil._psplatform, "boot_time", lambda: booted + 3600.0)
+
+        assert is_held(tmp_path / "lock")

@@ -1,11 +1,12 @@
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import pytest
 
 from ablatrix.errors import DamagedRecord, InvalidInput
-from ablatrix.records import TrialRecipe
+from ablatrix.records import TrialRecipe, encode_report
 from ablatrix.store import Store
 from stored_sweep import begin, finish, report, submit
 
@@ -139,3 +140,14 @@ def test_the_last_line_of_a_finished_trial_is_written_anew_where_it_was_spoilt(t
     assert [report.epoch for report in trial.reports()][:2] == [1, 2]
     assert len(trial.reports()) == 3
     assert trial.reports()[-1].values == (result.metrics if spoilt else {"train.loss": 5.0 / 3, **result.metrics})
+
+
+def test_what_stands_behind_the_last_line_of_a_finished_trial_is_cut_off_and_the_line_is_not_doubled(tmp_path: Path) -> None:
+    trial = finish(submit(tmp_path), 0)
+    result, lines = trial.result(), trial.reports()
+    assert result is not None
+    whole = "".join(encode_report(dataclasses.replace(line, values=result.metrics) if line is lines[-1] else line) for line in lines)
+    trial.metrics_file.write_text(whole + '{"epoch": 99, "st')
+    trial.mend()
+
+    assert trial.metrics_file.read_text() == whole
