@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import logging
 import os
 import socket
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import psutil
 
 from ablatrix.errors import Refused, Unreachable
 from ablatrix.job import Job, is_loopback
@@ -25,7 +28,8 @@ if TYPE_CHECKING:
 
 OBJECT_STORE_BYTES = 100 * 2**20  # trials pass nothing through it
 PROBE_S = 3.0
-STARTS = 3
+STARTS = 2
+START_S = 120.0  # what a start may take; Ray itself gives up after 30 s, which a busy machine needs
 QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
 YOUNG_S = 60.0  # a head answers before it can take jobs
 IN_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # set where we are a Ray job, which has brought our code along
@@ -33,6 +37,10 @@ SETTINGS = {
     "RAY_memory_monitor_refresh_ms": "0",  # its out-of-memory kill takes the whole fit with it
     "RAY_worker_niceness": "0",  # at Ray's 15 a trial starves beside any other busy process
     "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_gcs_server_port_wait_time_s": f"{START_S:.0f}",
+    "RAY_raylet_start_wait_time_s": f"{START_S:.0f}",
+    "RAY_agent_register_timeout_ms": f"{1000 * START_S:.0f}",
+    "RAY_worker_register_timeout_seconds": f"{START_S:.0f}",
     "RAY_AIR_NEW_OUTPUT": "0",
     "RAY_DEDUP_LOGS": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
@@ -44,6 +52,18 @@ SETTINGS = {
 }
 
 
+def preload() -> None:
+    """Import what a fit needs, which takes two seconds."""
+    _set_up()
+    importlib.import_module("ray.tune")
+
+
+def _set_up() -> None:
+    """Ray reads some of them once, when it is imported."""
+    for name, value in SETTINGS.items():
+        os.environ.setdefault(name, value)
+
+
 @contextmanager
 def connected(address: str | None, cpus: int, resources: Resources | None = None) -> Iterator[str | None]:
     """A Ray for the time of the block; yields HOST:PORT of its dashboard, where it has one.
@@ -51,8 +71,7 @@ def connected(address: str | None, cpus: int, resources: Resources | None = None
     Without `address` a private one of `cpus` cores, gone at the end. Raises Unreachable where there is none, and Refused where
     it is not safe to use, or no node can ever hold a trial of `resources`.
     """
-    for name, value in SETTINGS.items():
-        os.environ.setdefault(name, value)
+    _set_up()
     import ray
 
     logging.getLogger("ray").setLevel(logging.ERROR)
@@ -76,23 +95,83 @@ def _own(cpus: int) -> Any:
     import ray
 
     for attempt in range(STARTS):
+        before = set(_daemons())
         try:
-            context = ray.init("local", num_cpus=cpus, include_dashboard=False, object_store_memory=OBJECT_STORE_BYTES, **QUIET)
+            with _patience():
+                context = ray.init("local", num_cpus=cpus, include_dashboard=False, object_store_memory=OBJECT_STORE_BYTES, **QUIET)
             _close_token_file()
             return context
-        except Exception as error:
-            # Ray waits for its own processes for half a minute, which a busy machine may take.
+        except (Exception, SystemExit) as error:
+            ray.shutdown()
+            _end(set(_daemons()) - before)  # Ray knows nothing of those that it had started by then
             if attempt == STARTS - 1 or "timed out" not in str(error):
                 raise
-            ray.shutdown()
     raise AssertionError
+
+
+@contextmanager
+def _patience() -> Iterator[None]:
+    """Have Ray wait `START_S` for its own daemon as long as that lives: its limit stands in its code, and in no setting."""
+    from ray._private import services
+
+    ask = services.get_node
+
+    def wait(*arguments: Any) -> Any:
+        deadline = time.monotonic() + START_S
+        while True:
+            try:
+                return ask(*arguments)
+            except RuntimeError:  # it is not up yet
+                if time.monotonic() > deadline or not any(_runs(daemon, "raylet") for daemon in _daemons()):
+                    raise
+            time.sleep(0.1)
+
+    services.get_node = wait
+    try:
+        yield
+    finally:
+        services.get_node = ask
+
+
+def _daemons() -> list[psutil.Process]:
+    """Ray's processes below this one."""
+    import ray
+
+    found, place = [], str(Path(ray.__file__).parent)
+    for process in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.Error):
+            if process.status() != psutil.STATUS_ZOMBIE and any(place in word for word in process.cmdline()):
+                found.append(process)
+    return found
+
+
+def _runs(process: psutil.Process, name: str) -> bool:
+    with contextlib.suppress(psutil.Error):
+        return process.name() == name
+    return False
+
+
+def _end(processes: Iterable[psutil.Process]) -> None:
+    below = [child for process in processes for child in _below(process)]
+    for process in below:
+        with contextlib.suppress(psutil.Error):
+            process.kill()
+    psutil.wait_procs(below, timeout=PROBE_S)
+
+
+def _below(process: psutil.Process) -> list[psutil.Process]:
+    with contextlib.suppress(psutil.Error):
+        return [process, *process.children(recursive=True)]
+    return []
 
 
 def _join(address: str) -> Any:
     import ray
 
     _check_address(address)
-    return ray.init(address, runtime_env=None if IN_JOB in os.environ else {"py_modules": [str(build_wheel())]}, **QUIET)
+    with tempfile.TemporaryDirectory(prefix="ablatrix-wheel-") as place:  # Ray has taken it up when it is connected
+        brought = None if IN_JOB in os.environ else {"py_modules": [str(build_wheel(Path(place)))]}
+        return ray.init(address, runtime_env=brought, **QUIET)
 
 
 def request(resources: Resources, share: float = 1.0) -> PlacementGroupFactory:
@@ -144,6 +223,22 @@ def free_slots(resources: Resources) -> int:
     return max(1, room(resources, 1.0, ray.nodes()) // resources.workers)
 
 
+def head() -> str:
+    """HOST:PORT of the connected Ray's head."""
+    import ray
+
+    return str(ray.get_runtime_context().gcs_address)
+
+
+def answers(address: str) -> bool:
+    """Whether anybody listens at HOST:PORT."""
+    host, _, port = address.rpartition(":")
+    with contextlib.suppress(OSError):
+        socket.create_connection((host, int(port)), timeout=PROBE_S).close()
+        return True
+    return False
+
+
 def in_use(dashboard: str | None) -> Occupancy:
     """What the connected Ray has, and what trials take of it now."""
     import ray
@@ -177,11 +272,17 @@ def _check_address(address: str) -> None:
 
 def submit_job(job: Job, entrypoint: str, directory: Path, environment: dict[str, str]) -> None:
     """Send `directory` and our own code to the job's cluster and have it run `entrypoint`; returns at once. Raises Unreachable."""
-    from ray.job_submission import JobSubmissionClient
-
     for name in ("ray", "ray.dashboard.modules.dashboard_sdk"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    brought = {"working_dir": str(directory), "py_modules": [str(build_wheel())], "env_vars": {**SETTINGS, **environment}}
+    with tempfile.TemporaryDirectory(prefix="ablatrix-wheel-") as place:
+        wheel = build_wheel(Path(place))
+        brought = {"working_dir": str(directory), "py_modules": [str(wheel)], "env_vars": {**SETTINGS, **environment}}
+        _send_job(job, entrypoint, brought)
+
+
+def _send_job(job: Job, entrypoint: str, brought: dict[str, Any]) -> None:
+    from ray.job_submission import JobSubmissionClient
+
     deadline = time.monotonic() + YOUNG_S
     while True:
         try:

@@ -9,7 +9,6 @@ import base64
 import hashlib
 import importlib.metadata
 import importlib.util
-import tempfile
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,13 +19,13 @@ PACKAGES = ("ablatrix", "ablatrix_models", "ablatrix_reports")
 EPOCH = (1980, 1, 1, 0, 0, 0)  # equal code is an equal wheel, and Ray installs it once
 
 
-def build_wheel(place: Path | None = None) -> Path:
-    """Write the wheel into `place`, by default a temporary directory of its own; returns its path."""
+def build_wheel(place: Path) -> Path:
+    """Write the wheel into `place`; returns its path."""
     version = importlib.metadata.version("ablatrix")
     files = dict(_files())
     # Ray knows a wheel by its name alone, so other code needs another name: a build tag of its content.
     tag = hashlib.sha256(b"".join(name.encode() + data for name, data in files.items())).hexdigest()[:12]
-    path = (place or Path(tempfile.mkdtemp(prefix="ablatrix-wheel-"))) / f"ablatrix-{version}-1{tag}-py3-none-any.whl"
+    path = place / f"ablatrix-{version}-1{tag}-py3-none-any.whl"
     info = f"ablatrix-{version}.dist-info"
     files[f"{info}/METADATA"] = f"Metadata-Version: 2.1\nName: ablatrix\nVersion: {version}\n".encode()
     files[f"{info}/WHEEL"] = b"Wheel-Version: 1.0\nGenerator: ablatrix\nRoot-Is-Purelib: true\nTag: py3-none-any\n"

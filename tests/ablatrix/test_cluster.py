@@ -1,0 +1,83 @@
+"""Starting a Ray of our own, where it does not start as it should."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+import ray
+from ray._private import services
+
+from ablatrix import cluster
+from ablatrix.cluster import connected
+from ablatrix.errors import Unreachable
+
+ASLEEP = [sys.executable, "-c", "import time; time.sleep(60)"]
+
+
+def test_a_start_that_fails_is_tried_again_and_leaves_no_daemon(monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[subprocess.Popen[bytes]] = []
+
+    def fail(*_: object, **__: object) -> None:
+        started.append(subprocess.Popen([*ASLEEP, str(Path(ray.__file__).parent / "core" / "raylet")]))
+        raise Exception("The current node timed out during startup.")
+
+    stranger = subprocess.Popen(ASLEEP)
+    monkeypatch.setattr(ray, "init", fail)
+    try:
+        with pytest.raises(Unreachable, match=r"Ray did not start: .* timed out .* See `ablatrix doctor`"), connected(None, 1):
+            pytest.fail("connected")
+
+        assert len(started) == cluster.STARTS
+        assert not any(psutil.pid_exists(daemon.pid) for daemon in started)
+        assert stranger.poll() is None
+    finally:
+        for process in (stranger, *started):
+            process.kill()
+            process.wait()
+
+
+def test_what_fails_at_once_is_not_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    tried = []
+
+    def fail(*_: object, **__: object) -> None:
+        tried.append(1)
+        raise ValueError("no such option")
+
+    monkeypatch.setattr(ray, "init", fail)
+    with pytest.raises(Unreachable, match="no such option"), connected(None, 1):
+        pytest.fail("connected")
+
+    assert tried == [1]
+
+
+def test_a_slow_daemon_is_waited_for_and_a_dead_one_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    def not_yet(*_: object) -> dict[str, str]:
+        asked.append("")
+        if len(asked) < 4:
+            raise RuntimeError("no such node")
+        return {"node": "up"}
+
+    class Raylet:
+        @staticmethod
+        def name() -> str:
+            return "raylet"
+
+    monkeypatch.setattr(services, "get_node", not_yet)
+    monkeypatch.setattr(cluster, "_daemons", lambda: [Raylet])
+    with cluster._patience():
+        found = services.get_node("127.0.0.1:1", "node")
+    after = services.get_node
+    monkeypatch.setattr(cluster, "_daemons", list[psutil.Process])
+    asked.clear()
+    with cluster._patience(), pytest.raises(RuntimeError, match="no such node"):
+        services.get_node("127.0.0.1:1", "node")
+
+    assert found == {"node": "up"}
+    assert after is not_yet
+    assert len(asked) == 1
