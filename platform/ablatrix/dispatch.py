@@ -122,8 +122,9 @@ class Dispatch:
         self.store, self.sweep, self.source = store, sweep, source
         self.run = uuid.uuid4().hex
         self.running: dict[str, None] = {}  # in the order given out
+        self.stopping = False  # beside the stop file, which a full disk does not take
         self.tripped: str | None = None
-        self.broken: AblatrixError | None = None
+        self.broken: Exception | None = None
         self.settled = 0
         self._breaker, self._strict, self._now = breaker or BREAKER, breaker is not None, now
         self._again: deque[str] = deque()
@@ -137,12 +138,15 @@ class Dispatch:
     @property
     def over(self) -> bool:
         """Whether nothing runs, and nothing will."""
-        ended = self.broken is not None or self.sweep.stop_file.exists()
-        return not self.running and (ended or not (self._again or self._elsewhere or not self.source.exhausted))
+        return not self.running and (self._ending or not (self._again or self._elsewhere or not self.source.exhausted))
+
+    @property
+    def _ending(self) -> bool:
+        return self.broken is not None or self.stopping or self.sweep.stop_file.exists()
 
     def next(self) -> str | None:
         """The next trial to run; None while there is none. A trial that another run has is looked at again later."""
-        if self.broken or self.sweep.stop_file.exists():
+        if self._ending:
             return None
         self._take_up_retried()
         while (trial := self._again.popleft() if self._again else self._from_source()) is not None:
@@ -154,7 +158,7 @@ class Dispatch:
     def _from_source(self) -> str | None:
         try:
             return self.source.next()
-        except AblatrixError as error:  # a search that cannot go on; what runs is let finish
+        except (AblatrixError, OSError) as error:  # a search that cannot go on; what runs is let finish
             self.broken = error
             return None
 
@@ -245,12 +249,17 @@ class Dispatch:
         self.tripped = (
             f"{self._causes[cause]} trials failed of one cause ({cause}), so the sweep was stopped; the others keep their checkpoints"
         )
-        self.sweep.stop_file.write_text(self.tripped + "\n")
+        self.stopping = True
+        with contextlib.suppress(OSError):
+            self.sweep.stop_file.write_text(self.tripped + "\n")
 
     def _settle(self, trial: str, outcome: Outcome) -> None:
         self.settled += 1
         self._finished += outcome == "finished"
-        self.source.told(trial, outcome)
+        try:
+            self.source.told(trial, outcome)
+        except (AblatrixError, OSError) as error:  # its record cannot be written, so it would learn nothing more
+            self.broken = self.broken or error
 
     def _take_up_retried(self) -> None:
         """Trials that `ablatrix retry` has freed since they were given up."""

@@ -48,7 +48,7 @@ def nursery(threads: int, log: Path) -> Iterator[str]:
             door.listen(64)
             process = subprocess.Popen(
                 [sys.executable, "-m", "ablatrix.nursery", str(door.fileno())],
-                stdin=subprocess.PIPE, stdout=output, stderr=output, pass_fds=[door.fileno()], env=environment, start_new_session=True,
+                stdin=subprocess.PIPE, stdout=output, stderr=output, pass_fds=[door.fileno()], env=environment, process_group=0,
             )  # fmt: skip
         assert process.stdin
         try:

@@ -15,12 +15,13 @@ import os
 import shutil
 import tempfile
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ablatrix.cluster import connected, fitting_share, free_slots, in_use, on_workers, request
+from ablatrix.cluster import answers, connected, fitting_share, free_slots, head, in_use, on_workers, preload, request
 from ablatrix.dispatch import Dispatch, Listed, Source
 from ablatrix.errors import Unreachable
 from ablatrix.nursery import nursery
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from ray.tune.search import Searcher
 
 MAX_FITS = 5  # in a row without a trial that is done with
+GONE_S = 20.0  # without an answer a head is given up; Ray itself ends our process after a minute, without a word to the user
 
 
 class Runner:
@@ -62,11 +64,12 @@ class Runner:
         self._broke = ""
         self._born_at = ""
         self._thread: threading.Thread | None = None
+        self._lost = threading.Event()
 
     @property
     def running(self) -> bool:
-        """Whether trials may still be running."""
-        return self._thread is not None and self._thread.is_alive()
+        """Whether trials may still be running, and be heard of."""
+        return self._thread is not None and self._thread.is_alive() and not self._lost.is_set()
 
     @property
     def tripped(self) -> str | None:
@@ -84,7 +87,6 @@ class Runner:
         Failures of trials are in the store; `error` is for Ray's own. A `scheduler` of Tune's sees every report, by the names of
         its values, and may stop trials early; they are then told as pruned.
         """
-        self.sweep.stop_file.unlink(missing_ok=True)
         source = Listed(trials) if isinstance(trials, Sequence) else trials
         self.dispatch = Dispatch(self.store, self.sweep, source, self._breaker)
         self._thread = threading.Thread(target=self._run, args=(self.dispatch, scheduler), name="ray-tune", daemon=True)
@@ -92,18 +94,20 @@ class Runner:
 
     def stop(self) -> None:
         """Ask every running trial to save and stop; those that wait are not started."""
-        self.sweep.stop_file.touch()
+        if self.dispatch:
+            self.dispatch.stopping = True
+        with contextlib.suppress(OSError):  # a full disk, on which the trials end by themselves
+            self.sweep.stop_file.touch()
 
     def join(self, timeout_s: float | None = None) -> None:
         """Wait for the end."""
-        if self._thread:
+        if self._thread and not self._lost.is_set():
             self._thread.join(timeout_s)
 
     def _run(self, dispatch: Dispatch, scheduler: TrialScheduler | None) -> None:
         try:
             with self._nursery() as self._born_at:
-                from ray import tune  # noqa: F401  while the nursery imports too
-
+                preload()  # while the nursery imports too
                 self._fits(dispatch, scheduler)
             if dispatch.broken:
                 raise dispatch.broken
@@ -112,7 +116,7 @@ class Runner:
                     f"Ray Tune ended {MAX_FITS} times in a row without a trial that was done with. The last time: {self._broke}"
                 )
         except BaseException as error:  # Ray raises SystemExit too; the caller decides
-            self.error = error
+            self.error = self.error or error
 
     def _nursery(self) -> AbstractContextManager[str]:
         """On this machine, trials are forked from a process that imports torch while Ray starts."""
@@ -132,22 +136,32 @@ class Runner:
 
     @contextmanager
     def _watched(self, dashboard: str | None) -> Iterator[None]:
-        """Keep `cluster.json` fresh, for boards in other shells."""
+        """Keep `cluster.json` fresh, for boards in other shells, and see whether a cluster's head still answers."""
         done = threading.Event()
-
-        def watch() -> None:
-            while not done.is_set():
-                with contextlib.suppress(Exception):  # Ray may be gone, or the disk full; the board then shows none
-                    write_occupancy(self.sweep, in_use(dashboard))
-                done.wait(WRITE_S)
-
-        watching = threading.Thread(target=watch, name="occupancy", daemon=True)
+        watching = threading.Thread(target=self._watch, args=(dashboard, done), name="occupancy", daemon=True)
         watching.start()
         try:
             yield
         finally:
             done.set()
-            watching.join()
+            watching.join(WRITE_S)  # where the head is gone, its answer may take a minute more
+
+    def _watch(self, dashboard: str | None, done: threading.Event) -> None:
+        address = head() if self.address else None
+        heard = time.monotonic()
+        while not done.is_set():
+            if address is None or answers(address):
+                heard = time.monotonic()
+                with contextlib.suppress(Exception):  # Ray may be gone, or the disk full; the board then shows none
+                    write_occupancy(self.sweep, in_use(dashboard))
+            elif time.monotonic() - heard > GONE_S:
+                self.error = Unreachable(
+                    f"the Ray head at {address} is gone. What ran there ends by itself, and its checkpoints stay; "
+                    "the same command goes on from them, on another head."
+                )
+                self._lost.set()
+                return
+            done.wait(WRITE_S)
 
     def _fit(self, dispatch: Dispatch, scheduler: TrialScheduler | None) -> None:
         """One `Tuner.fit`. What it loses is still missing from the store, and the next one gets it."""

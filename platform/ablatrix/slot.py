@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import multiprocessing
+import os
 import signal
+import socket
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -14,14 +16,17 @@ from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any
 
-from ablatrix.attempt import counted
+from ablatrix import lease
+from ablatrix.attempt import SUPERSEDED, counted
 from ablatrix.errors import AblatrixError
+from ablatrix.lease import Superseded
 from ablatrix.nursery import PRELOADED, Born
 from ablatrix.records import Report
 from ablatrix.store import Store, TrialDirectory
 from ablatrix.trial import BUSY, FAILED, FINISHED, STOPPED, Order, cause_of, run
 
 LOOK_S = 0.2  # between looks at a trial's reports
+SERVER_GONE = 255  # multiprocessing's exit code of a child whose fork server was killed; the child runs on
 OOM_COUNTERS = (("/sys/fs/cgroup/memory.events", "oom_kill"), ("/proc/vmstat", "oom_kill"))
 
 
@@ -40,11 +45,15 @@ def carry_out(order: Order, follow: Callable[[Report], None] | None = None) -> i
     except BaseException:
         child.kill()
         child.join()
-        _mark(order, state="stopped", cause="pruned", message="stopped early by the sweep's scheduler")
+        _mark(order, child.pid, state="stopped", cause="pruned", message="stopped early by the sweep's scheduler")
         raise
     code = child.exitcode if child.exitcode is not None else -signal.SIGKILL
+    if code == SERVER_GONE and child.pid is not None:  # nobody would learn how it ends, so it ends with its server
+        code = -signal.SIGKILL
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(child.pid, signal.SIGKILL)
     if code < 0:
-        _mark_killed(order, -code, _cause(-code, _oom_kills() > kills))
+        _mark_killed(order, child.pid, -code, _cause(-code, _oom_kills() > kills))
     return code
 
 
@@ -63,18 +72,26 @@ def carry_out_together(order: Order, train: Callable[[], None]) -> int:
         status = directory.status()
         if failure is None:
             return STOPPED if status is not None and status.state == "stopped" else BUSY
+    if any(isinstance(error, Superseded) for error in _failures_in(failure)):
+        return SUPERSEDED
     _mark(order, state="failed", cause=_cause_among(failure), message=f"{type(failure).__name__}: {failure}".splitlines()[0])
     return FAILED
 
 
 def _cause_among(failure: Exception | None) -> str:
     """Why a group of workers ended: its first rank could write nothing down, so another one failed or was lost."""
-    inner = [error for error in getattr(failure, "worker_failures", {}).values() if isinstance(error, Exception)]
+    inner = _failures_in(failure)
     text = f"{failure} {inner}"
     if any(name in text for name in ("ActorDied", "ActorUnavailable", "NodeDied", "WorkerCrashed", "unhealthy")):
         return "lost"
     causes = [cause_of(error) for error in inner]
     return next((cause for cause in causes if cause != "error"), "error")
+
+
+def _failures_in(failure: Exception | None) -> list[Exception]:
+    """What each worker raised, without what Ray Train wraps around it."""
+    raised = [getattr(error, "_base_exc", error) for error in getattr(failure, "worker_failures", {}).values()]
+    return [error for error in raised if isinstance(error, Exception)]
 
 
 def _start(order: Order) -> ForkServerProcess | Born:
@@ -126,18 +143,23 @@ def _cause(number: int, starved: bool) -> str:
     return "killed" if number in (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP) else "crashed"
 
 
-def _mark_killed(order: Order, number: int, cause: str) -> None:
+def _mark_killed(order: Order, pid: int | None, number: int, cause: str) -> None:
     """Write down that a trial's process was killed from outside, which it could not do itself."""
     name = signal.Signals(number).name
     why = " for lack of memory on this machine" if cause == "out of memory" else ""
-    _mark(order, state="failed", cause=cause, message=f"the trial's process was ended by {name}{why}")
+    _mark(order, pid, state="failed", cause=cause, message=f"the trial's process was ended by {name}{why}")
 
 
-def _mark(order: Order, cause: str, **changes: Any) -> None:
+def _mark(order: Order, pid: int | None = None, *, cause: str, **changes: Any) -> None:
+    """Write down what an attempt could not: that of process `pid` on this host, where one is given; else that of this run."""
     directory = Store(Path(order.store)).trial(order.trial)
     with contextlib.suppress(AblatrixError, OSError):  # the run judges by the exit code then
-        status = directory.status()
-        if status and status.state == "running":
+        status, owner = directory.status(), lease.owner(directory.claims)
+        if status is None or (pid is not None and (status.pid, status.host) != (pid, socket.gethostname())):
+            return  # a later attempt, of after a network partition
+        if owner is not None and owner.run != order.run:
+            return
+        if status.state == "running":
             failures = counted(status.failures, cause) if changes["state"] == "failed" else status.failures
             directory.write_status(dataclasses.replace(status, ended=time.time(), cause=cause, failures=failures, **changes))
 

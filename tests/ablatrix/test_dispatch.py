@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import time
 from collections.abc import Iterable
 from pathlib import Path
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from ablatrix.attempt import SUPERSEDED
-from ablatrix.dispatch import RETRIED, STUCK, Dispatch, Listed, Verdict, verdict
+from ablatrix.dispatch import RETRIED, STUCK, Dispatch, Listed, Outcome, Verdict, verdict
 from ablatrix.errors import InvalidInput
 from ablatrix.lease import lease
 from ablatrix.store import Store
@@ -274,3 +275,33 @@ def test_a_search_that_cannot_go_on_ends_the_run_after_what_runs(store: Store) -
     assert not early
     assert given.over
     assert "no suggestion" in str(given.broken)
+
+
+def test_a_breaker_that_finds_no_room_for_its_stop_file_stops_all_the_same(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    given = dispatch(store, [trial_id(i) for i in range(20)], breaker=2)
+    monkeypatch.setattr(Path, "write_text", full)
+    while (trial := given.next()) is not None:
+        fail(store, given, trial, "data")
+
+    assert given.settled == 2
+    assert given.over
+    assert not store.sweep(SWEEP).stop_file.exists()
+
+
+def test_a_source_that_cannot_write_down_an_end_ends_the_run(store: Store) -> None:
+    class Full(Listed):
+        def told(self, trial: str, outcome: Outcome) -> None:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    given = Dispatch(store, store.sweep(SWEEP), Full(TRIALS))
+    first = given.next()
+    finish(store, 0)
+    given.ended(TRIALS[0], FINISHED)
+
+    assert first == TRIALS[0]
+    assert given.next() is None
+    assert given.over
+    assert "No space left" in str(given.broken)

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import threading
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from ablatrix import slot
+from ablatrix.attempt import SUPERSEDED
+from ablatrix.lease import Superseded, lease
 from ablatrix.records import Report, TrialRecipe
 from ablatrix.slot import carry_out, carry_out_together
 from ablatrix.store import Store, TrialDirectory
@@ -131,3 +135,51 @@ def test_a_rank_that_was_lost_or_failed_is_written_down_where_the_first_could_no
 
     assert code == FAILED
     assert (status.state, status.cause) == ("failed", cause)
+
+
+def test_a_child_whose_fork_server_is_killed_is_ended_and_counts_as_killed_and_the_next_one_gets_another(tmp_path: Path) -> None:
+    trial, order = create(tmp_path, epochs=4000)
+    seen: list[int] = []
+
+    def strike() -> None:
+        while not trial.reports():
+            time.sleep(0.05)
+        seen.append((trial.status() or fail).pid)  # type: ignore[union-attr]
+        os.kill(psutil.Process(seen[0]).ppid(), signal.SIGKILL)
+
+    striker = threading.Thread(target=strike)
+    striker.start()
+    code = carry_out(order)
+    striker.join()
+    status = trial.status()
+    assert status is not None
+    trial.path.joinpath("recipe.json").unlink()
+    trial.create(TrialRecipe(trial.id, 3, "digits", tiny_recipe().as_mapping()))
+    shutil.rmtree(trial.checkpoint)
+
+    assert code == -signal.SIGKILL
+    assert (status.state, status.cause) == ("failed", "killed")
+    assert carry_out(order) == FINISHED
+    assert psutil.wait_procs([psutil.Process(pid) for pid in seen if psutil.pid_exists(pid)], timeout=10)[1] == []
+
+
+def test_a_worker_that_was_cut_off_says_nothing_of_a_later_attempt(tmp_path: Path) -> None:
+    store = submit(tmp_path)
+    later = begin(store, 0, attempt=2).status()
+    assert later is not None
+    order = Order(str(tmp_path), trial_id(0), "none", 1, 0.0, 1, run="earlier")
+    slot._mark_killed(order, later.pid + 1, signal.SIGKILL, "killed")
+    with lease(store.trial(trial_id(0)).claims, run="later"):
+        group = carry_out_together(order, lambda: fail(Group("ActorDied", {})))
+    overruled = carry_out_together(order, lambda: fail(Group("failed", {0: Wrapped(Superseded("claim 1"))})))
+
+    assert (group, overruled) == (FAILED, SUPERSEDED)
+    assert store.trial(trial_id(0)).status() == later
+
+
+class Wrapped(Exception):
+    """As Ray Train wraps what a worker raised."""
+
+    def __init__(self, base: Exception) -> None:
+        super().__init__()
+        self._base_exc = base

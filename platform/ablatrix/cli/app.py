@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 import time
 from pathlib import Path
@@ -31,6 +32,8 @@ from ablatrix.cli.options import (
 )
 from ablatrix.errors import AblatrixError, InvalidInput, SweepFileError
 from ablatrix.store import Store
+
+UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE)
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -300,6 +303,11 @@ def main(arguments: list[str] | None = None) -> None:
     except BrokenPipeError:
         sys.stderr.close()
         code = 0
+    except OSError as error:
+        if error.errno not in UNWRITABLE:
+            raise
+        sys.stderr.write(f"error: {error}. What was saved before is whole; mend it, and the same command goes on.\n")
+        code = 1
     except Exception as error:
         # Typer carries a click of its own, which exports no base class; its usage errors are those that can show themselves.
         show = getattr(error, "show", None)

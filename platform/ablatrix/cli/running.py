@@ -47,6 +47,7 @@ def run(
     mirror = Mirror(store, sweep.name, uri)
     try:
         with lease(sweep.claims):
+            sweep.stop_file.unlink(missing_ok=True)  # of an earlier run; from here on it is for this one
             search = begin_search(plan, store, sweep) if plan.suggestions else None
             missing = submit(search.plan if search else plan, store, sweep)
             runner = Runner(store, sweep, plan.resources, cpus or len(os.sched_getaffinity(0)), address, breaker)
@@ -190,9 +191,14 @@ def _keep_report(store: Store, sweep: SweepDirectory, mirror: Any, due: float) -
 
     if time.monotonic() < due:
         return due
-    write_trial_curves(store, sweep.name)
-    write_report(store, sweep.name)
-    mirror.cell_means(cell_means(store, sweep.name))
+    try:
+        write_trial_curves(store, sweep.name)
+        write_report(store, sweep.name)
+        mirror.cell_means(cell_means(store, sweep.name))
+    except OSError as error:  # a full disk; the trials may yet end well, and the last report is not optional
+        if not due:
+            raise
+        output.notes().print(f"The report could not be written: {error}", style="yellow")
     return time.monotonic() + REPORT_S
 
 
