@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import importlib
 import logging
 import os
+import signal
 import socket
 import tempfile
 import time
@@ -77,7 +79,8 @@ def connected(address: str | None, cpus: int, resources: Resources | None = None
     logging.getLogger("ray").setLevel(logging.ERROR)
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # what it calls errors we judge, and tell at the end
     try:
-        context = _own(cpus) if address is None else _join(address)
+        with _signals_kept():
+            context = _own(cpus) if address is None else _join(address)
     except (Refused, Unreachable):
         raise
     except (Exception, SystemExit) as error:
@@ -89,6 +92,17 @@ def connected(address: str | None, cpus: int, resources: Resources | None = None
         yield context.dashboard_url or None
     finally:
         ray.shutdown()
+
+
+@contextmanager
+def _signals_kept() -> Iterator[None]:
+    """Ray's native code takes SIGTERM for a crash and ends the process on it, where ours saves and stops."""
+    system, kept = ctypes.CDLL(None), ctypes.create_string_buffer(1024)  # a `struct sigaction`, whatever is in it
+    system.sigaction(signal.SIGTERM, None, kept)
+    try:
+        yield
+    finally:
+        system.sigaction(signal.SIGTERM, kept, None)
 
 
 def _own(cpus: int) -> Any:

@@ -141,8 +141,8 @@ class Nursery:
     def _bear(self, line: socket.socket) -> None:
         with line.makefile("rb") as asking:
             asked = asking.readline()
-        if not asked.endswith(b"\n"):
-            return  # the worker is gone again
+        if not asked.endswith(b"\n") or _is_gone(line):
+            return  # the worker is, or did not wait so long
         pid = os.fork()
         if not pid:
             self._grow_up(line)
@@ -165,6 +165,16 @@ class Nursery:
                 if not pid:
                     return
                 _tell(self._waiting.pop(pid), os.waitstatus_to_exitcode(status))
+
+
+def _is_gone(line: socket.socket) -> bool:
+    """Whether the other side has closed its end; it says nothing after its request."""
+    try:
+        return line.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) == b""
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
 
 
 def _tell(line: socket.socket, number: int) -> None:

@@ -106,7 +106,9 @@ class Runner:
 
     def _run(self, dispatch: Dispatch, scheduler: TrialScheduler | None) -> None:
         try:
-            with self._nursery() as self._born_at:
+            with contextlib.ExitStack() as stack:
+                with contextlib.suppress(OSError):  # no room, or TMPDIR too long for a socket: each worker has a server of its own then
+                    self._born_at = stack.enter_context(self._nursery())
                 preload()  # while the nursery imports too
                 self._fits(dispatch, scheduler)
             if dispatch.broken:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
+import signal
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 import psutil
@@ -11,9 +15,13 @@ import pytest
 import ray
 from ray._private import services
 
-from ablatrix import cluster
+from ablatrix import cluster, runner
 from ablatrix.cluster import connected
 from ablatrix.errors import Unreachable
+from ablatrix.occupancy import Occupancy, read_occupancy
+from ablatrix.runner import Runner
+from ablatrix.schema import Resources
+from ablatrix.store import Store
 
 ASLEEP = [sys.executable, "-c", "import time; time.sleep(60)"]
 
@@ -54,6 +62,21 @@ def test_what_fails_at_once_is_not_tried_again(monkeypatch: pytest.MonkeyPatch) 
     assert tried == [1]
 
 
+def test_a_signal_handler_of_ours_outlives_the_one_that_ray_installs() -> None:
+    seen: list[int] = []
+    before = signal.signal(signal.SIGTERM, lambda number, _: seen.append(number))
+    try:
+        with cluster._signals_kept():
+            ctypes.CDLL(None).signal(signal.SIGTERM, ctypes.c_void_p(1))  # past Python, as native code does: SIG_IGN
+            signal.raise_signal(signal.SIGTERM)
+            during = list(seen)
+        signal.raise_signal(signal.SIGTERM)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+    assert (during, seen) == ([], [signal.SIGTERM])
+
+
 def test_a_slow_daemon_is_waited_for_and_a_dead_one_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[str] = []
 
@@ -81,3 +104,20 @@ def test_a_slow_daemon_is_waited_for_and_a_dead_one_is_not(monkeypatch: pytest.M
     assert found == {"node": "up"}
     assert after is not_yet
     assert len(asked) == 1
+
+
+def test_a_run_whose_head_is_gone_ends_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    answered = iter([True, False, False, False, False, False, False, False])
+    monkeypatch.setattr(runner, "head", lambda: "10.0.0.1:6379")
+    monkeypatch.setattr(runner, "answers", lambda address: next(answered, False))
+    monkeypatch.setattr(runner, "in_use", lambda dashboard: Occupancy(time.time(), 1, {"CPU": 1.0}, {"CPU": 0.0}))
+    monkeypatch.setattr(runner, "GONE_S", 0.2)
+    monkeypatch.setattr(runner, "WRITE_S", 0.05)
+    sweep = Store(tmp_path).sweep("x")
+    lost = Runner(Store(tmp_path), sweep, Resources(), 1, "10.0.0.1:6379")
+    lost._watch(None, threading.Event())
+
+    assert read_occupancy(sweep) is not None
+    assert not lost.running
+    assert isinstance(lost.error, Unreachable)
+    assert "the Ray head at 10.0.0.1:6379 is gone" in str(lost.error)

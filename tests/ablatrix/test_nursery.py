@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,7 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from ablatrix.nursery import Born, _live, nursery
+from ablatrix.nursery import Born, Nursery, _live, nursery
 from ablatrix.records import TrialRecipe
 from ablatrix.slot import carry_out
 from ablatrix.store import Store, TrialDirectory
@@ -119,3 +120,21 @@ def test_a_trial_sees_its_workers_devices_and_not_those_of_the_nursery(devices: 
     with pytest.raises(SystemExit):
         _live(json.dumps({"order": vars(order), "devices": devices}).encode())
     assert seen == [(order, devices)]
+
+
+def test_a_worker_that_did_not_wait_gets_no_trial_that_nobody_waits_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    forked: list[int] = []
+    monkeypatch.setattr(os, "fork", lambda: forked.append(1) or 1)
+    lines = {}
+    for waits in (False, True):
+        door, worker = socket.socketpair()
+        with door, worker:
+            worker.sendall(json.dumps({"order": vars(order_for(waiting_trial(tmp_path), "")), "devices": None}).encode() + b"\n")
+            if not waits:
+                worker.close()
+            serving = Nursery.__new__(Nursery)
+            serving._waiting = {}
+            serving._bear(door)
+            lines[waits] = (len(forked), len(serving._waiting))
+
+    assert lines == {False: (0, 0), True: (1, 1)}
