@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from ablatrix import grid
+from ablatrix import grid, shipped
 from ablatrix.document import Place
 from ablatrix.errors import FileProblem, InvalidInput
 from ablatrix.grid import ABSENT, RECIPE, Axis, Level, label, matches
+from ablatrix.json_schema import unknown_key
 from ablatrix.layers import Change, Layered, changes
 from ablatrix.schema import Include, Profile
 from ablatrix.spec import Spec
@@ -49,6 +50,8 @@ class Cells:
         self.problems: list[FileProblem] = list(_clashes(spec, axes, (*self.profile, *self.overrides)))
         self._known: Known = {}
         self._below: dict[tuple[str, tuple[int, ...]], Layered] = {}
+        self._unreadable: dict[str, str] = {}
+        self._meant: dict[str, tuple[str, Layered] | None] = {}
 
     def build(self) -> tuple[list[Cell], list[FileProblem]]:
         """Every cell in the order of the table, included ones first, and everything that is wrong with them."""
@@ -98,23 +101,51 @@ class Cells:
         ]  # fmt: skip
         name, at = next(((name, at) for name, at in choices if name), (None, ("recipe",)))
         line = at if isinstance(at, int) else self.spec.document.line(at)
-        if name is None:
-            self.problems.append(FileProblem(line, "the key 'recipe' is missing, and not every cell has a level that names one."))
-            return None, None
+        top = tuple(change for level in levels for change in level.changes) + own
         try:
+            if name is None:
+                raise InvalidInput("the key 'recipe' is missing, and not every cell has a level that names one.")
             below = self._layers_below(name, active)
         except InvalidInput as error:
-            self.problems.append(FileProblem(line, str(error)))
+            changed = (*self.base, *(change for i in active for change in self.whens[i]), *self.profile, *self.overrides, *top)
+            self.problems += [FileProblem(line, str(error)), *self._without_recipe(name or "", changed)]
             return None, None
-        top = tuple(change for level in levels for change in level.changes) + own
         built, problems = below.over(top).build(line, self._known)
         self.problems += problems
         return built, next((whens[i].note for i in reversed(active) if whens[i].note), None)
 
+    def _without_recipe(self, name: str, changed: Sequence[Change]) -> list[FileProblem]:
+        """What can be said of changed keys all the same: keys that no recipe has, and what is wrong with the recipe that was meant."""
+        found = [FileProblem(change.line, message) for change in changed if (message := unknown_key(change.key))]
+        if name not in self._meant:
+            self._meant[name] = self._closest(name)
+        if (meant := self._meant[name]) is None:
+            return found
+        _, problems = meant[1].over(change for change in changed if not unknown_key(change.key)).build(-1, self._known)
+        # That a key belongs to another framework may be because another recipe was meant.
+        told = (p for p in problems if p.line >= 0 and "is not a known key" not in p.message)
+        return [*found, *(FileProblem(p.line, f"{p.message} (with the recipe {meant[0]})") for p in told)]
+
+    def _closest(self, name: str) -> tuple[str, Layered] | None:
+        """The shipped recipe that a wrong name comes closest to."""
+        closest = shipped.closest_recipe(name)
+        if closest is None or closest == name:
+            return None
+        try:
+            return closest, Layered(self.spec.recipe(closest, self.profile_name))
+        except InvalidInput:
+            return None
+
     def _layers_below(self, name: str, active: tuple[int, ...]) -> Layered:
         """What cells of one recipe and the same `when` share; laid once, since a sweep may have thousands of them."""
+        if name in self._unreadable:
+            raise InvalidInput(self._unreadable[name])
         if (name, active) not in self._below:
-            layered = Layered(self.spec.recipe(name, self.profile_name))
+            try:
+                layered = Layered(self.spec.recipe(name, self.profile_name))
+            except InvalidInput as error:
+                self._unreadable[name] = str(error)
+                raise
             for layer in (self.base, *(self.whens[i] for i in active), self.profile, self.overrides):
                 layered = layered.over(layer)
             self._below[name, active] = layered

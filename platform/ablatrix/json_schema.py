@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import typing
 from collections.abc import Iterator
 from typing import Any
 
 from ablatrix.schema import SweepFile
 from ablatrix_models.recipe import Recipe
+from ablatrix_models.recipe.fields import nearest
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 CHANGED = ("SweepFile", "When", "Include", "Profile")  # those with a `set`
@@ -36,6 +38,25 @@ def recipe_keys(config: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
         yield key, field.metadata.get("help", "which one")
         for section in _sections(typing.get_type_hints(config)[field.name]):
             yield from recipe_keys(section, key)
+
+
+def unknown_key(key: str) -> str | None:
+    """What is wrong with a dotted key that no recipe has, whatever framework or encoder it names; None where some recipe has it."""
+    known = _known_keys()
+    parts = key.split(".")
+    depth = next(depth for depth in range(len(parts), -1, -1) if depth == 0 or ".".join(parts[:depth]) in known)
+    if depth == len(parts):
+        return None
+    above = ".".join(parts[:depth])
+    inside = {other.removeprefix(f"{above}.").split(".")[0] for other in known if not depth or other.startswith(f"{above}.")}
+    return (
+        f"{key} is not a known key. {nearest(parts[depth], sorted(inside))}" if inside else f"{key} is not a known key: {above} is a value."
+    )
+
+
+@functools.cache
+def _known_keys() -> frozenset[str]:
+    return frozenset(key for key, _ in recipe_keys(Recipe))
 
 
 def _sections(hint: Any) -> list[Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import functools
 from pathlib import Path
 
@@ -29,6 +30,11 @@ def recipes() -> dict[str, Path]:
     return _named(root() / "recipes", skip=())
 
 
+def closest_recipe(given: str) -> str | None:
+    """The shipped recipe that a wrong name comes closest to, as its error suggests it; None where none does."""
+    return next(iter(difflib.get_close_matches(given, list(recipes()), n=1)), None)
+
+
 @functools.cache
 def published_tables() -> tuple[str, ...]:
     """The published tables that `table.published` may name, such as `mixmask/table1`."""
@@ -47,8 +53,6 @@ def find_sweep(given: str) -> Path:
     known = sweeps()
     if given in known:
         return known[given]
-    import difflib
-
     close = difflib.get_close_matches(given, known, n=1)
     hint = f"Did you mean {close[0]!r}?" if close else "`ablatrix list` shows the shipped ones."
     raise InvalidInput(f"{_short(given)} is neither a file nor a shipped sweep. {hint}")

@@ -168,3 +168,34 @@ def test_a_comparison_with_levels_of_which_none_is_a_number_is_refused(tmp_path:
     text = with_axis("  kind: {key: mixing, levels: [none, mixmask]}\n") + 'exclude: [{if: {kind: "> 2"}, reason: x}]\n'
 
     assert problems_of(tmp_path, text) == [(9, "axis 'kind' has no level that is a number, so '> 2' is never met.")]
+
+
+def test_while_a_recipe_cannot_be_found_its_changed_keys_are_checked_all_the_same(tmp_path: Path) -> None:
+    text = SWEEP.replace("recipe: tiny.yaml", "recipe: mixmask/moco-digit").replace("mask.grid", "mask.gird")
+    text += "set: {optimizer.rl: 1, method.queue: 64}\nprofiles: {smoke: {set: {schedule.epochs: many}}}\n"
+    found = problems_of(tmp_path, text)
+
+    assert [line for line, _ in found] == [4, 6, 9, 10]
+    assert "Did you mean 'mixmask/moco-digits'?" in found[0][1]
+    assert found[1][1] == "mask.gird is not a known key. Did you mean 'grid'?"
+    assert "optimizer.rl is not a known key" in found[2][1]
+    assert "schedule.epochs is the text 'many', but a whole number is needed" in found[3][1]
+    assert found[3][1].endswith("(with the recipe mixmask/moco-digits)")
+
+
+def test_a_key_that_only_another_framework_has_is_no_problem_while_the_recipe_is_unknown(tmp_path: Path) -> None:
+    text = SWEEP.replace("recipe: tiny.yaml", "recipe: mixmask/moco-digit") + "set: {method.predictor_hidden: 64}\n"
+    nowhere = SWEEP.replace("recipe: tiny.yaml", "recipe: nothing-like-it") + "set: {method.predictor_hidden: 64, mask.gird: 2}\n"
+
+    assert [line for line, _ in problems_of(tmp_path, text)] == [4]
+    assert [line for line, _ in problems_of(tmp_path, nowhere)] == [4, 9]
+
+
+def test_a_recipe_file_that_cannot_be_read_is_read_once_however_many_cells_want_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from ablatrix import spec
+
+    read, asked = spec.read_recipe, []
+    monkeypatch.setattr(spec, "read_recipe", lambda name, *rest, **more: asked.append(name) or read(name, *rest, **more))
+    problems_of(tmp_path, SWEEP.replace("[2, 4]", "[1, 2, 3, 4, 5, 6, 7, 8]").replace("recipe: tiny.yaml", "recipe: nothing-like-it"))
+
+    assert asked == ["nothing-like-it"]
