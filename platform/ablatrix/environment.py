@@ -26,13 +26,20 @@ def environment(attempt: int, gpus: bool) -> Environment:
 
 def source_version() -> tuple[str | None, bool | None]:
     """The commit of the code that runs, and whether its tree was changed since; (None, None) outside a checkout."""
-    command = ["git", "-C", str(Path(__file__).parent), "--no-optional-locks", "status", "--porcelain=v2", "--branch"]
     try:
-        lines = subprocess.run(command, capture_output=True, text=True, timeout=GIT_S, check=True).stdout.splitlines()
+        # Installed into a user's own project, we lie in a repository that says nothing of our code.
+        if not _git("ls-files", Path(__file__).name):
+            return None, None
+        lines = _git("status", "--porcelain=v2", "--branch").splitlines()
     except (OSError, subprocess.SubprocessError):
         return None, None
     commit = next((line.split()[-1] for line in lines if line.startswith("# branch.oid ")), None)
     return (commit, any(not line.startswith("#") for line in lines)) if commit and commit != "(initial)" else (None, None)
+
+
+def _git(*words: str) -> str:
+    command = ["git", "-C", str(Path(__file__).parent), "--no-optional-locks", *words]
+    return subprocess.run(command, capture_output=True, text=True, timeout=GIT_S, check=True).stdout
 
 
 def versions() -> dict[str, str]:

@@ -33,8 +33,8 @@ class InvalidInput(AblatrixError):
 class DamagedRecord(InvalidInput, ValueError):
     """A file of the store that is there and cannot be read."""
 
-    def __init__(self, path: Path, error: Exception) -> None:
-        super().__init__(f"{path} is damaged ({type(error).__name__}: {error}). Take it away to run the trial again.")
+    def __init__(self, path: Path, error: Exception, remedy: str = "Take it away to run the trial again.") -> None:
+        super().__init__(f"{path} is damaged ({type(error).__name__}: {error}). {remedy}")
 
 
 class TrialsMissing(AblatrixError):
@@ -69,7 +69,7 @@ class Interrupted(AblatrixError):
 
 @dataclass(frozen=True, order=True)
 class FileProblem:
-    """One problem of a file: where, and what to do."""
+    """One problem of a file: where, and what to do. Line 0 is the command line's `--set`."""
 
     line: int
     message: str
@@ -81,4 +81,4 @@ class SweepFileError(InvalidInput):
     def __init__(self, path: Path | str, problems: Sequence[FileProblem]) -> None:
         self.path = path
         self.problems = tuple(sorted(set(problems)))
-        super().__init__("\n".join(f"{path}:{p.line}: {p.message}" for p in self.problems))
+        super().__init__("\n".join(f"{path}:{p.line}: {p.message}" if p.line else f"--set: {p.message}" for p in self.problems))

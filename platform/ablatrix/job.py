@@ -10,6 +10,7 @@ import urllib.error
 import urllib.parse
 import urllib.request
 from dataclasses import dataclass
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
@@ -48,16 +49,21 @@ def read_job(sweep: SweepDirectory) -> Job | None:
     except FileNotFoundError:
         return None
     except (ValueError, TypeError) as error:
-        raise DamagedRecord(path, error) from error
+        raise DamagedRecord(path, error, "Take it away.") from error
 
 
 def server_address(option: str | None) -> str:
     """Where jobs are sent: the option, else what Ray's own environment says, else the dashboard of this machine."""
     given = option or os.environ.get("RAY_API_SERVER_ADDRESS") or os.environ.get("RAY_ADDRESS") or DEFAULT_SERVER
-    parts = urllib.parse.urlsplit(given if "://" in given else f"http://{given}")
-    if parts.scheme not in ("http", "https") or not parts.hostname:
+    try:
+        parts = urllib.parse.urlsplit(given if "://" in given else f"http://{given}")
+        sound = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0  # a port that is none raises
+    except ValueError:
+        sound, parts = False, None
+    if not sound or parts is None:
         raise InvalidInput(f"jobs go to the dashboard of a Ray head, such as http://10.0.0.1:8265; {given!r} is no such address.")
-    return f"{parts.scheme}://{parts.netloc}"
+    # A user and password in it would be of no use to Ray, and would stand in the store.
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
 
 
 def check_server(server: str) -> None:
@@ -77,7 +83,8 @@ def check_server(server: str) -> None:
 def job_state(job: Job) -> str | None:
     """PENDING, RUNNING, STOPPED, SUCCEEDED or FAILED; None where the cluster is gone or has forgotten it."""
     with contextlib.suppress(Unreachable, Refused):
-        return str(_ask(job.server, f"/api/jobs/{urllib.parse.quote(job.id)}").get("status")) or None
+        state = _ask(job.server, f"/api/jobs/{urllib.parse.quote(job.id)}").get("status")
+        return str(state) if state else None
     return None
 
 
@@ -87,14 +94,16 @@ def stop_job(job: Job) -> None:
 
 
 def token() -> str | None:
-    """Ray's token, from where Ray looks for it."""
-    if given := os.environ.get("RAY_AUTH_TOKEN"):
-        return given.strip()
-    path = Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or Path.home() / ".ray" / "auth_token")
-    try:
-        return path.expanduser().read_text().strip() or None
-    except OSError:
-        return None
+    """Ray's token, from where Ray looks for it; None where there is none, or something that can be no token."""
+    given = os.environ.get("RAY_AUTH_TOKEN")
+    if not given:
+        path = Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or Path.home() / ".ray" / "auth_token")
+        try:
+            given = path.expanduser().read_text()
+        except (OSError, ValueError):
+            return None
+    # More than one word would end in an error about the header, which shows it.
+    return given.strip() if len(given.split()) == 1 and given.isascii() else None
 
 
 def is_loopback(host: str) -> bool:
@@ -106,8 +115,8 @@ def is_loopback(host: str) -> bool:
 
 def _ask(server: str, path: str, method: str = "GET") -> dict[str, Any]:
     request = urllib.request.Request(server + path, method=method)
-    if known := token():
-        request.add_header("Authorization", f"Bearer {known}")
+    if known := token():  # for this server alone, and none to which it redirects
+        request.add_unredirected_header("Authorization", f"Bearer {known}")
     try:
         with urllib.request.urlopen(request, timeout=TIMEOUT_S) as answer:
             found = json.loads(answer.read() or b"{}")
@@ -116,6 +125,6 @@ def _ask(server: str, path: str, method: str = "GET") -> dict[str, Any]:
         if error.code in (401, 403):
             raise Refused(f"the Ray cluster at {server} does not accept our token (HTTP {error.code}).") from None
         raise Unreachable(f"the Ray cluster at {server} answers {path} with HTTP {error.code}.") from None
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "reason", None) or error
+    except (OSError, ValueError, HTTPException) as error:  # what listens there may speak no HTTP
+        reason = getattr(error, "reason", None) or str(error) or type(error).__name__
         raise Unreachable(f"no Ray dashboard answers at {server} ({reason}). Start a head with `ray start --head`.") from None

@@ -47,5 +47,5 @@ def read_occupancy(sweep: SweepDirectory) -> Occupancy | None:
     except FileNotFoundError:
         return None
     except (ValueError, TypeError) as error:
-        raise DamagedRecord(path, error) from error
+        raise DamagedRecord(path, error, "Take it away.") from error
     return found if time.time() - found.time < STALE_S else None

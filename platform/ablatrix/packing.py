@@ -7,6 +7,8 @@ from typing import Any
 from ablatrix.errors import Refused
 from ablatrix.schema import Resources
 
+EPSILON = 1e-9  # 0.7 / 0.1 is a little less than 7
+
 
 def bundle(resources: Resources, share: float = 1.0) -> dict[str, float]:
     """One worker's part, in Ray's words and units (bytes)."""
@@ -42,5 +44,12 @@ def room(resources: Resources, share: float, nodes: list[dict[str, Any]]) -> int
     for node in nodes:
         labels = node.get("Labels", {})
         if node["Alive"] and all(labels.get(name) == value for name, value in resources.labels.items()):
-            found += int(min(node["Resources"].get(name, 0.0) / amount for name, amount in asked.items()))
+            found += min(_holds(node["Resources"].get(name, 0.0), amount, divided=name == "GPU") for name, amount in asked.items())
     return found
+
+
+def _holds(has: float, amount: float, *, divided: bool) -> int:
+    """How many times `amount` goes into what a node has. A part of a GPU lies on one GPU: four of 0.6 do not make six."""
+    if divided and amount < 1:
+        return int(has) * int(1 / amount + EPSILON)
+    return int(has / amount + EPSILON)

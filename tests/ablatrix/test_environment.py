@@ -52,3 +52,14 @@ def test_an_environment_reads_back_as_it_was_written(tmp_path):
     assert found.gpus == []
     assert found.cpu
     assert TrialDirectory(tmp_path / "none").environment() is None
+
+
+def test_a_repository_that_does_not_hold_our_code_says_nothing_of_it(tmp_path, monkeypatch):
+    """As a virtual environment within a user's own project does."""
+    checkout(tmp_path)
+    installed = tmp_path / ".venv" / "environment.py"
+    installed.parent.mkdir()
+    installed.write_text("")
+    monkeypatch.setattr(environment, "__file__", str(installed))
+
+    assert environment.source_version() == (None, None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -24,12 +25,15 @@ class Head:
         self.answers: dict[str, Any] = {"/api/authentication_mode": {"authentication_mode": "disabled"}}
         self.asked: list[tuple[str, str, str | None]] = []
         self.code = 200
+        self.redirect: str | None = None
         head = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
                 head.asked.append((self.command, self.path, self.headers.get("Authorization")))
-                self.send_response(head.code if self.path in head.answers else 404)
+                self.send_response(302 if head.redirect else head.code if self.path in head.answers else 404)
+                if head.redirect:
+                    self.send_header("Location", head.redirect)
                 self.end_headers()
                 self.wfile.write(json.dumps(head.answers.get(self.path)).encode())
 
@@ -137,3 +141,61 @@ def test_the_state_of_a_job_and_its_end_are_asked_of_the_head(head: Head) -> Non
 )
 def test_loopback_is_known_by_its_name_and_numbers(host: str, ours: bool) -> None:
     assert is_loopback(host) is ours
+
+
+@pytest.mark.parametrize("given", ["http://head:abc", "http://[::1", "http://head:99999", "http://", "ftp://head", "head:"])
+def test_an_address_that_is_none_is_refused(given: str) -> None:
+    if given == "head:":  # the scheme's own port
+        assert server_address(given) == "http://head:"
+        return
+    with pytest.raises(InvalidInput, match="is no such address"):
+        server_address(given)
+
+
+def test_a_user_and_password_in_an_address_are_left_out() -> None:
+    assert server_address("https://ann:secret@head:8265") == "https://head:8265"
+
+
+def test_what_speaks_no_http_is_unreachable() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def answer() -> None:
+            connection, _ = listening.accept()
+            with connection:
+                connection.recv(4096)
+                connection.sendall(b"SSH-2.0-OpenSSH_9.6\r\n")
+
+        threading.Thread(target=answer, daemon=True).start()
+        with pytest.raises(Unreachable, match="no Ray dashboard answers"):
+            check_server(f"http://127.0.0.1:{listening.getsockname()[1]}")
+
+
+def test_a_head_that_redirects_does_not_get_the_token_sent_on(head: Head, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "secret")
+    other = Head()
+    serving = threading.Thread(target=other.server.serve_forever, args=(0.05,))
+    serving.start()
+    head.redirect = f"{other.url}/api/authentication_mode"
+    check_server(head.url)
+    other.server.shutdown()
+    serving.join()
+    other.server.server_close()
+
+    assert head.asked[0][2] == "Bearer secret"
+    assert [authorization for _, _, authorization in other.asked] == [None]
+
+
+def test_a_token_file_of_several_words_is_no_token_and_is_not_shown(head: Head, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "token").write_text("secret one\nsecret two\n")
+    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(tmp_path / "token"))
+    head.answers["/api/authentication_mode"] = {"authentication_mode": "token"}
+
+    with pytest.raises(Refused, match="wants a token") as raised:
+        check_server(head.url)
+    assert "secret" not in str(raised.value)
+
+
+def test_a_job_of_which_the_head_says_nothing_has_no_state(head: Head) -> None:
+    head.answers["/api/jobs/tiny-1"] = {}
+
+    assert job_state(made(head)) is None

@@ -48,3 +48,18 @@ def test_a_trial_that_no_node_can_hold_is_refused_with_what_there_is(resources: 
 
 def test_a_trial_that_fits_is_let_through() -> None:
     check_fits(Resources(cpus=2, workers=2), [node(CPU=2.0), node(CPU=2.0)])
+
+
+def test_a_part_of_a_gpu_lies_on_one_gpu() -> None:
+    node_of_four = [node(CPU=64.0, GPU=4.0)]
+
+    assert room(Resources(gpus=0.6), 1.0, node_of_four) == 4
+    assert room(Resources(gpus=0.3), 1.0, node_of_four) == 12
+    assert room(Resources(gpus=0.1), 1.0, node_of_four) == 40
+    assert room(Resources(gpus=2), 1.0, node_of_four) == 2
+    with pytest.raises(Refused, match="asks for 5 times"):
+        check_fits(Resources(gpus=0.6, workers=5), node_of_four)
+
+
+def test_custom_resources_divide_as_they_are_written() -> None:
+    assert room(Resources(custom={"slot": 0.1}), 1.0, [node(CPU=64.0, slot=0.7)]) == 7
