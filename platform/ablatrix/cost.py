@@ -7,9 +7,10 @@ import heapq
 import json
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from ablatrix import search_plan
 from ablatrix.errors import AblatrixError, Refused
 from ablatrix.identity import digest
 from ablatrix.plan import Plan
@@ -57,7 +58,15 @@ class Forecast:
 
 
 def measures(plan: Plan, store: Store) -> dict[str, Measure]:
-    """What is known of the cells' trials, by cell: from finished trials of the cell, of its recipe in other sweeps, or of a probe."""
+    """What is known of the cells' trials, by cell: from finished trials of the cell, of its recipe in other sweeps, or of a probe.
+
+    Suggestions that a search has not made yet are expected to cost what the middle of the others does, else what a probe of one did.
+    """
+    known = _of_cells(plan, store)
+    return known | _to_come(plan, store, known)
+
+
+def _of_cells(plan: Plan, store: Store) -> dict[str, Measure]:
     gpu = plan.resources.gpus > 0
     own: dict[str, list[Measure]] = {}
     for trial in plan.trials:
@@ -77,6 +86,16 @@ def measures(plan: Plan, store: Store) -> dict[str, Measure]:
     return known
 
 
+def _to_come(plan: Plan, store: Store, known: Mapping[str, Measure]) -> dict[str, Measure]:
+    made = [cell.id for cell in plan.cells if not cell.included]
+    found = [known[cell] for cell in made if cell in known]
+    expected = replace(_middle(found, ""), source="suggestions that are known", without=found[0].without) if found else None
+    if plan.suggestions and expected is None and (example := search_plan.example(plan.spec, plan.profile, plan.overrides)):
+        expected = read_probe(store, digest(example.identity()), plan.resources)
+    coming = range(len(made), plan.suggestions) if expected else ()
+    return {f"{search_plan.SUGGESTION}={number}": expected for number in coming if expected}
+
+
 def forecast(plan: Plan, left: Sequence[tuple[str, float]], known: Mapping[str, Measure], at_once: int) -> Forecast:
     """left: the cell of each trial to run, in order, and the share of it that is still to do."""
     resources, costs = plan.resources, [(known[cell], share) for cell, share in left if cell in known]
@@ -87,8 +106,8 @@ def forecast(plan: Plan, left: Sequence[tuple[str, float]], known: Mapping[str, 
         to_run=len(left),
         known=len(costs),
         at_once=at_once,
-        cpu_hours=sum(seconds) * resources.cpus / HOUR,
-        gpu_hours=sum(seconds) * resources.gpus / HOUR,
+        cpu_hours=sum(seconds) * resources.cpus * resources.workers / HOUR,
+        gpu_hours=sum(seconds) * resources.gpus * resources.workers / HOUR,
         wall_hours=wall_seconds(seconds, at_once) / HOUR,
         disk_gb=sum(measure.size for measure, _ in costs) / 1e9,
         memory_mb=max((m.memory_mb for m in used if m.memory_mb is not None), default=None),
@@ -134,8 +153,13 @@ def read_probe(store: Store, recipe: str, resources: Resources) -> Measure | Non
         raw = read_json(_probe_file(store, recipe, resources))
         if raw:
             values = {name: raw[name] for name in Measure.__dataclass_fields__}
-            return Measure(**{**values, "without": tuple(raw["without"])})
+            return by_workers(Measure(**{**values, "without": tuple(raw["without"])}), resources)
     return None
+
+
+def by_workers(probed: Measure, resources: Resources) -> Measure:
+    """What a probe of one process says of a trial whose workers share its batches."""
+    return replace(probed, seconds=probed.seconds / resources.workers)
 
 
 def _probe_file(store: Store, recipe: str, resources: Resources) -> Any:

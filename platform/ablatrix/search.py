@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ablatrix.cells import Cell
+from ablatrix.dispatch import RETRIED
 from ablatrix.errors import AblatrixError, DamagedRecord, InvalidInput
 from ablatrix.grid import Axis, Level
 from ablatrix.identity import digest, trial_id
@@ -26,7 +27,7 @@ from ablatrix.schema import Yardstick
 from ablatrix.search_plan import SECONDS, SUGGESTION, cells, objectives, suggested
 from ablatrix.space import Dimension, corners, dimensions, suggest
 from ablatrix.store import Store, SweepDirectory, TrialDirectory
-from ablatrix.study import Ending, Study
+from ablatrix.study import REMEDY, Ending, Study
 from ablatrix_models.recipe.data import Data
 
 MAX_UNUSABLE = 100  # suggestions in a row that make no recipe, after which the space is at fault
@@ -60,7 +61,7 @@ class Search:
         self.gave_up: str | None = None
         self._numbers: dict[str, list[int]] = {}  # a trial's suggestions: small spaces suggest one twice
         self._open: set[str] = set()
-        self._made = 0
+        self.made = 0
         self._again: list[str] = []
         self._take_up()
 
@@ -72,7 +73,7 @@ class Search:
     @property
     def exhausted(self) -> bool:
         """Whether every trial was given."""
-        return self.gave_up is not None or (not self._first and not self._again and self._made >= self.plan.suggestions)
+        return self.gave_up is not None or (not self._first and not self._again and self.made >= self.plan.suggestions)
 
     @property
     def epochs(self) -> int:
@@ -84,10 +85,10 @@ class Search:
         """The next trial's id, its recipe in the store; None once `exhausted`, for which `gave_up` may have a reason."""
         unusable = 0
         trial = next((waiting.pop(0) for waiting in (self._first, self._again) if waiting), None)
-        while trial is None and self._made < self.plan.suggestions:
-            made = self._made
+        while trial is None and self.made < self.plan.suggestions:
+            made = self.made
             trial = self._suggest()
-            unusable = unusable + 1 if self._made == made else 0
+            unusable = unusable + 1 if self.made == made else 0
             if unusable >= MAX_UNUSABLE:
                 record = self.place / "suggestions.jsonl"
                 self.gave_up = f"{MAX_UNUSABLE} suggestions in a row make no recipe; {record} says why. Narrow search.space."
@@ -119,12 +120,21 @@ class Search:
             cell = suggested(self._resolver, number, chosen) if chosen else None
             if chosen and cell and cell.recipe:
                 trial = self._join(number, cell, chosen)
-                if state == "RUNNING" and trial not in self._again:
+                if trial not in self._again and (state == "RUNNING" or self._is_freed(trial)):
                     self._again.append(trial)
             elif state == "RUNNING":  # suggested and never written down, or never told to be unusable
                 self._study.tell(number, "fail")
         self._resolver.problems.clear()
         self._publish(self.plan)
+
+    def _is_freed(self, trial: str) -> bool:
+        """Whether `ablatrix retry` has freed a trial that failed. The study stays with what it was told; the table gets the result."""
+        directory = self.store.trial(trial)
+        try:
+            status = directory.status()
+            return status is not None and status.state == "stopped" and status.cause == RETRIED and directory.result() is None
+        except AblatrixError:
+            return False
 
     def _refuse_another_search(self) -> None:
         """What was learnt in another space, or of other recipes, would mislead the study."""
@@ -174,7 +184,7 @@ class Search:
         trial = self.plan.trials[-1]
         self.store.trial(trial.id).create(trial.record())
         self._numbers.setdefault(trial.id, []).append(number)
-        self._made += 1
+        self.made += 1
         return trial.id
 
     def _results(self, trial: str) -> tuple[list[float], dict[int, float]]:
@@ -223,9 +233,12 @@ def read_suggestions(sweep: SweepDirectory) -> Iterator[dict[str, Any]]:
     try:
         for line in file.read_text(encoding="utf-8").splitlines(keepends=True) if file.exists() else ():
             if line.endswith("\n"):
-                yield json.loads(line)
-    except ValueError as error:
-        raise DamagedRecord(file, error) from error
+                found = json.loads(line)
+                if found["event"] == "suggested":
+                    dict(found["levels"]), int(found["number"]), found["trial"]
+                yield found
+    except (ValueError, TypeError, KeyError) as error:
+        raise DamagedRecord(file, error, REMEDY) from error
 
 
 def with_recorded(plan: Plan, sweep: SweepDirectory, fingerprint: Callable[[Data], str]) -> Plan:

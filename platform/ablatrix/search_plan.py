@@ -65,6 +65,13 @@ def suggested(resolver: Cells, number: int, chosen: Mapping[str, Level]) -> Cell
     return resolver.suggested(SUGGESTION, chosen, number, ", ".join(f"{name} {level.label}" for name, level in chosen.items()))
 
 
+def example(spec: Spec, profile: str | None, overrides: Sequence[Change]) -> Recipe | None:
+    """The recipe of a suggestion that the space may make, as a measure of what one costs."""
+    resolver = cells(spec, profile, overrides)
+    tried = (suggested(resolver, 0, chosen).recipe for chosen in corners(dimensions(spec)[0]))
+    return next((recipe for recipe in tried if recipe), None)
+
+
 def objectives(spec: Spec) -> list[Yardstick]:
     """What a search optimises: its `objectives`, or the sweep's metric."""
     assert spec.file.search is not None

@@ -14,12 +14,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from ablatrix.errors import DamagedRecord
 from ablatrix.records import drop_torn_line
 from ablatrix.schema import Search
 
 if TYPE_CHECKING:
     import optuna
 
+REMEDY = "Move the directory away to begin the search anew; finished trials are kept."
 REPRODUCIBLE = ("random", "quasirandom")  # whatever the order in which trials end
 Ending = Literal["complete", "fail", "pruned"]
 
@@ -39,12 +41,15 @@ class Study:
         for left in path.parent.glob(f"{path.name}.lock*"):
             left.unlink(missing_ok=True)
         self._search, self._count = search, count
-        self._study = optuna.create_study(
-            storage=JournalStorage(JournalFileBackend(str(path), lock_obj=JournalFileOpenLock(str(path)))),
-            study_name="search",
-            directions=[{"max": "maximize", "min": "minimize"}[direction] for direction in directions],  # type: ignore[list-item]
-            load_if_exists=True,
-        )
+        try:
+            self._study = optuna.create_study(
+                storage=JournalStorage(JournalFileBackend(str(path), lock_obj=JournalFileOpenLock(str(path)))),
+                study_name="search",
+                directions=[{"max": "maximize", "min": "minimize"}[direction] for direction in directions],  # type: ignore[list-item]
+                load_if_exists=True,
+            )
+        except (ValueError, KeyError, TypeError) as error:
+            raise DamagedRecord(path, error, REMEDY) from error
 
     def ask(self) -> optuna.Trial:
         """The next trial, to be asked for one value after another."""

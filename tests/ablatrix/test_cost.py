@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from ablatrix import cost
+from ablatrix import cost, search_plan
 from ablatrix.cli import main, planned
 from ablatrix.cost import Measure
 from ablatrix.errors import InvalidInput, Refused
@@ -185,3 +185,46 @@ def test_a_trial_that_cells_share_is_listed_and_paid_once(tmp_path: Path) -> Non
     assert (len(made.trials), len(rows)) == (8, 4)
     assert [row["also"] for row in rows[:1]] == [["metric=train.loss,grid=2"]]
     assert planned.foreseen(made, rows, {}, cpus=1).to_run == 4
+
+
+def test_every_worker_of_a_trial_is_paid(tmp_path: Path) -> None:
+    store, made = (
+        Store(tmp_path / "runs"),
+        make_plan(tmp_path, SWEEP.replace("seeds: 2", "seeds: 2\nresources: {cpus: 2, gpus: 1, workers: 4}")),
+    )
+    finish(store, made, 0, 3600.0, device="H100")
+    cost.write_probe(store, digest(made.cells[1].recipe.identity()), made.resources, Measure(7200.0, 1.0, None, None, "a probe"))  # type: ignore[union-attr]
+    expected = planned.foreseen(made, planned.listed(made, store), cost.measures(made, store), cpus=8)
+
+    assert expected.known == expected.to_run == 3
+    assert expected.gpu_hours == pytest.approx(4 * 1.0 + 2 * 2.0)
+    assert expected.cpu_hours == pytest.approx(2 * expected.gpu_hours)
+
+
+def test_suggestions_to_come_cost_what_a_probe_of_one_or_the_others_say(tmp_path: Path) -> None:
+    search = "search: {algorithm: random, trials: 5, space: {lr: {key: optimizer.lr, low: 0.01, high: 1.0}}}\nresources: {gpus: 1}\n"
+    text = SWEEP.replace("axes:\n  grid: {key: mask.grid, levels: [2, 4]}\nseeds: 2\n", search)
+    store, made = Store(tmp_path / "runs"), make_plan(tmp_path, text)
+    budget = Budget(gpu_hours=6)
+    with pytest.raises(Refused, match="the cost of 5 of 5 trials is unknown"):
+        planned.refuse_over_budget(made, store, budget, 1)
+    example = search_plan.example(made.spec, None, ())
+    assert example is not None
+    cost.write_probe(store, digest(example.identity()), made.resources, Measure(3600.0, 1.0, None, None, "a probe of a few steps"))
+    planned.refuse_over_budget(made, store, budget, 1)
+    expected = planned.foreseen(made, planned.listed(made, store), cost.measures(made, store), 1)
+
+    assert (expected.known, expected.gpu_hours) == (5, pytest.approx(5.0))
+    with pytest.raises(Refused, match=r"5\.00 GPU-hours are expected"):
+        planned.refuse_over_budget(made, store, Budget(gpu_hours=4), 1)
+
+
+def test_a_probe_of_a_search_measures_one_suggestion(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    search = "search: {algorithm: random, trials: 5, space: {lr: {key: optimizer.lr, low: 0.01, high: 1.0}}}\n"
+    made = make_plan(tmp_path, SWEEP.replace("axes:\n  grid: {key: mask.grid, levels: [2, 4]}\nseeds: 2\n", search))
+    asked = []
+    monkeypatch.setattr("ablatrix.probe.probe", lambda recipe, resources: asked.append(recipe) or Measure(10.0, 1.0, None, None, "a probe"))
+    found = planned.probed(made, Store(tmp_path / "runs"), {f"suggestion={number}" for number in range(5)})
+
+    assert len(asked) == 1
+    assert {cell: measure.seconds for cell, measure in found.items()} == {f"suggestion={number}": 10.0 for number in range(5)}

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from ablatrix import plan, spec
-from ablatrix.errors import InvalidInput
+from ablatrix.errors import DamagedRecord, InvalidInput
 from ablatrix.records import Report, Result, encode_report
 from ablatrix.search import Search
 from ablatrix.store import Store
@@ -306,3 +306,15 @@ def test_records_are_strict_json(tmp_path: Path) -> None:
     lines = (search.place / "suggestions.jsonl").read_text().splitlines()
 
     assert all("NaN" not in line and json.loads(line)["number"] >= 0 for line in lines)
+
+
+@pytest.mark.parametrize("name", ["study.jsonl", "suggestions.jsonl"])
+@pytest.mark.parametrize("damage", ["{half", '{"event": "suggested"}', "[]"])
+def test_a_line_that_was_spoilt_is_told_with_its_file_and_what_to_do(tmp_path: Path, name: str, damage: str) -> None:
+    search = begin(tmp_path)
+    drive(search, stop_after=3)
+    lines = (search.place / name).read_text().splitlines()
+    (search.place / name).write_text("\n".join([lines[0], damage, *lines[2:]]) + "\n")
+
+    with pytest.raises(DamagedRecord, match=rf"{name} is damaged .* Move the directory away to begin the search anew"):
+        begin(tmp_path)

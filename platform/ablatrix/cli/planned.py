@@ -10,12 +10,13 @@ from typing import Any
 
 from rich.table import Table
 
-from ablatrix import board, cost
+from ablatrix import board, cost, search_plan
 from ablatrix.cli import output
 from ablatrix.cli.options import fingerprint
 from ablatrix.cost import Forecast, Measure
 from ablatrix.errors import AblatrixError
 from ablatrix.identity import digest
+from ablatrix.packing import room
 from ablatrix.plan import Plan
 from ablatrix.schema import Budget, Resources
 from ablatrix.store import Store
@@ -139,29 +140,32 @@ def foreseen(plan: Plan, rows: list[dict[str, Any]], measured: dict[str, Measure
 
 def at_once(resources: Resources, cpus: int | None) -> int:
     """How many trials this machine runs side by side."""
-    places = (cpus or len(os.sched_getaffinity(0))) // resources.cpus
+    cores = cpus or len(os.sched_getaffinity(0))
+    places = cores // resources.cpus
     if resources.gpus:
         gpus = len(list(DRIVER.iterdir())) if DRIVER.is_dir() else 0
-        places = min(places, int(gpus / resources.gpus)) if gpus else places
-    return max(1, places)
+        asked = Resources(cpus=resources.cpus, gpus=resources.gpus)
+        places = room(asked, 1.0, [{"Alive": True, "Resources": {"CPU": cores, "GPU": gpus}}]) if gpus else places
+    return max(1, places // resources.workers)
 
 
 def probed(plan: Plan, store: Store, cells: set[str]) -> dict[str, Measure]:
     """Run a few real steps of every distinct recipe among `cells`; each measure is kept in the store."""
     from ablatrix.probe import probe
 
-    found: dict[str, Measure] = {}
+    recipes = {cell.id: cell.recipe for cell in plan.cells if cell.id in cells and cell.recipe}
+    if coming := sorted(cells - {cell.id for cell in plan.cells}):  # suggestions, for which one of them has to stand
+        example = search_plan.example(plan.spec, plan.profile, plan.overrides)
+        recipes |= dict.fromkeys(coming, example) if example else {}
     by_recipe: dict[str, Measure] = {}
-    for cell in plan.cells:
-        if cell.id not in cells or cell.recipe is None:
-            continue
-        key = digest(cell.recipe.identity())
+    for cell, recipe in recipes.items():
+        key = digest(recipe.identity())
         if key not in by_recipe:
-            output.notes().print(f"probing {cell.id} …")
-            by_recipe[key] = probe(cell.recipe, plan.resources)
-            cost.write_probe(store, key, plan.resources, by_recipe[key])
-        found[cell.id] = by_recipe[key]
-    return found
+            output.notes().print(f"probing {cell} …")
+            measured = probe(recipe, plan.resources)
+            cost.write_probe(store, key, plan.resources, measured)
+            by_recipe[key] = cost.by_workers(measured, plan.resources)
+    return {cell: by_recipe[digest(recipe.identity())] for cell, recipe in recipes.items()}
 
 
 def sense(plan: Plan) -> list[str]:
