@@ -78,8 +78,15 @@ class Board:
     job: Job | None = None
 
     def counts(self) -> Counter[str]:
-        """Trials by state."""
-        return Counter(trial.state for cell in self.cells for trial in cell.trials)
+        """Trials by state; one that several cells share counts once."""
+        return Counter(trial.state for trial in self._trials())
+
+    def unfinished(self) -> list[TrialState]:
+        """Trials that are to run, go on or be tried again; with what a search's scheduler stopped early it is done."""
+        return [trial for trial in self._trials() if trial.state != "finished" and trial.cause != "pruned"]
+
+    def _trials(self) -> list[TrialState]:
+        return list({trial.trial: trial for cell in self.cells for trial in cell.trials}.values())
 
     def as_mapping(self) -> dict[str, Any]:
         """Plain values for `--json`."""
@@ -202,7 +209,7 @@ def _trial_text(trial: TrialState) -> Text:
 
 def digest(store: Store, board: Board) -> list[str]:
     """Failures grouped by cause, one line each with its log."""
-    failed = [trial for cell in board.cells for trial in cell.trials if trial.state in ("failed", "lost")]
+    failed = [trial for trial in board.unfinished() if trial.state in ("failed", "lost")]
     lines = []
     for cause in sorted({trial.cause or "unknown" for trial in failed}):
         group = [trial for trial in failed if (trial.cause or "unknown") == cause]

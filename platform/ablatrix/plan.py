@@ -11,7 +11,7 @@ from ablatrix.cells import Cell, Cells
 from ablatrix.document import Place
 from ablatrix.errors import FileProblem, InvalidInput, SweepFileError
 from ablatrix.grid import Axis, label, matches
-from ablatrix.identity import replicate_id
+from ablatrix.identity import digest, replicate_id
 from ablatrix.layers import Change
 from ablatrix.records import SCHEMA, TrialRecipe
 from ablatrix.schema import Profile, Resources
@@ -20,6 +20,8 @@ from ablatrix_models.recipe import Recipe
 from ablatrix_models.recipe.data import Data
 from ablatrix_models.recipe.evaluate import NOT_BUILT
 from ablatrix_models.recipe.fields import nearest
+
+MARK_DIGITS = 8  # of the digest in a sweep's name
 
 
 @dataclass(frozen=True)
@@ -53,8 +55,8 @@ class Plan:
 
     @property
     def name(self) -> str:
-        """The sweep's name in the store: with its profile, so that no profile's report overwrites another's."""
-        return f"{self.spec.file.sweep}@{self.profile}" if self.profile else self.spec.file.sweep
+        """The sweep's name in the store."""
+        return sweep_name(self.spec.file.sweep, self.profile, self.overrides)
 
     def as_mapping(self) -> dict[str, Any]:
         """`plan.json`, all but what the caller knows: commit and command."""
@@ -63,13 +65,23 @@ class Plan:
         for trial in self.trials:
             by_cell.setdefault(trial.cell, []).append(trial)
         return {
-            "schema": SCHEMA, "sweep": file.sweep, "profile": self.profile, "title": file.title, "question": file.question,
+            "schema": SCHEMA, "sweep": file.sweep, "profile": self.profile, "set": {c.key: c.value for c in self.overrides},
+            "title": file.title, "question": file.question,
             "file": self.spec.path.name, "metric": file.metric.of({}).model_dump(), "seeds": list(self.seeds),
             "axes": [{"name": a.name, "keys": list(a.keys), "levels": list(a.labels)} for a in self.axes],
             "table": table_of(self), "resources": self.resources.model_dump(),
             "claims": [{"text": c.text, "check": c.check, "for": c.for_} for c in file.claims],
             "cells": [_cell_mapping(self, c, by_cell.get(c.id, [])) for c in self.cells],
         }  # fmt: skip
+
+
+def sweep_name(sweep: str, profile: str | None, overrides: Iterable[Change]) -> str:
+    """A sweep's name in the store: with its profile and a digest of `--set`, so that no report overwrites another's.
+
+    `table1`, `table1@smoke`, `table1@smoke+3f9a01c2`.
+    """
+    changed = {change.key: label(change.value) for change in overrides}
+    return sweep + (f"@{profile}" if profile else "") + (f"+{digest(changed)[:MARK_DIGITS]}" if changed else "")
 
 
 def _cell_mapping(plan: Plan, cell: Cell, trials: list[Trial]) -> dict[str, Any]:
@@ -98,13 +110,18 @@ def check(spec: Spec, overrides: Iterable[Change] = ()) -> list[FileProblem]:
     return sorted(found | set(spec.problems))
 
 
+def known_profile(spec: Spec, profile: str | None) -> str | None:
+    """The profile, None for the file as it stands, which `paper` names where the file has no profile of that name; else InvalidInput."""
+    if profile is None or profile in spec.file.profiles:
+        return profile
+    if profile == PAPER:
+        return None
+    raise InvalidInput(f"{spec.path} has no profile {profile!r}. {nearest(profile, [PAPER, *spec.file.profiles])}")
+
+
 def make(spec: Spec, profile: str | None, fingerprint: Callable[[Data], str], overrides: Iterable[Change] = ()) -> Plan:
     """The plan under a profile; SweepFileError with every problem. `fingerprint` is asked once for each dataset."""
-    if profile == PAPER and PAPER not in spec.file.profiles:
-        profile = None
-    if profile is not None and profile not in spec.file.profiles:
-        raise InvalidInput(f"{spec.path} has no profile {profile!r}. {nearest(profile, [PAPER, *spec.file.profiles])}")
-    overrides = list(overrides)
+    profile, overrides = known_profile(spec, profile), list(overrides)
     plan, problems = _outline(spec, profile, overrides)
     problems += spec.problems
     if problems:

@@ -31,6 +31,7 @@ from ablatrix.records import (
 
 DEFAULT = "runs"
 TAIL_BYTES = 2**16  # more than any line of reports
+PLAN_REMEDY = "The next `ablatrix run` writes it anew; finished trials are kept."
 
 
 @dataclass(frozen=True)
@@ -224,9 +225,11 @@ class SweepDirectory:
         try:
             plan = read_json(self.path / "plan.json")
         except ValueError as error:
-            raise DamagedRecord(self.path / "plan.json", error) from error
+            raise DamagedRecord(self.path / "plan.json", error, PLAN_REMEDY) from error
         if plan is None:
             raise InvalidInput(f"no sweep {self.name!r} in this store. See `ablatrix list`, or start it with `ablatrix run`.")
+        if not isinstance(plan.get("cells"), list):
+            raise DamagedRecord(self.path / "plan.json", ValueError("it lists no cells"), PLAN_REMEDY)
         return dict(plan)
 
 

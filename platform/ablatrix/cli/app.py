@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import sys
-import time
 from pathlib import Path
 from typing import Annotated
 
@@ -28,12 +27,13 @@ from ablatrix.cli.options import (
     load_spec,
     make_plan,
     overrides,
-    stored_sweep,
 )
-from ablatrix.errors import AblatrixError, InvalidInput, SweepFileError
+from ablatrix.cli.stored import stored_sweep
+from ablatrix.errors import AblatrixError, SweepFileError
 from ablatrix.store import Store
 
 UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE)
+NO_PLACE = (errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG)  # something else has the name, or none can have it
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -59,12 +59,16 @@ def check(sweep: SweepArgument, pairs: SetOption = [], as_json: JsonOption = Fal
     except SweepFileError as error:  # beyond reading on
         loaded, path, problems = None, Path(error.path), list(error.problems)
     if as_json:
-        output.print_json({"file": str(path), "problems": [{"line": p.line, "message": p.message} for p in problems]})
+        found = [{"line": p.line, "message": p.message} for p in problems]
+        output.print_json({"schema": 1, "file": str(path), "problems": found})
         raise typer.Exit(2 if problems else 0)
     if problems or loaded is None:
         raise SweepFileError(path, problems)
-    profiles = ", ".join(loaded.file.profiles) or "none"
-    output.data().print(f"{loaded.path}: good. Axes: {', '.join(loaded.file.axes)}. Profiles: {profiles}.")
+    file, profiles = loaded.file, ", ".join(loaded.file.profiles) or "none"
+    what = f"Axes: {', '.join(file.axes)}"
+    if file.search:
+        what = f"Search: {file.search.trials} by {file.search.algorithm} over {', '.join(file.search.space)}"
+    output.data().print(f"{loaded.path}: good. {what}. Profiles: {profiles}.")
 
 
 @app.command()
@@ -131,9 +135,9 @@ def submit(
     """Send a sweep to a Ray cluster as a job, and return at once. The store must lie on a path that all its nodes share."""
     from ablatrix.cli import submitting
 
-    options = ["--max-failures", str(breaker)] if breaker else []
-    options += ["--tracking-uri", tracking_uri] if tracking_uri else []
-    submitting.show(submitting.submit(load_spec(sweep), profile, pairs, Store.at(store), address, token_file, options), Store.at(store))
+    place, options = Store.at(store), ["--max-failures", str(breaker)] if breaker else []
+    job = submitting.submit(load_spec(sweep), profile, pairs, place, address, token_file, tracking_uri, options)
+    submitting.show(job, place)
 
 
 @app.command()
@@ -141,29 +145,19 @@ def status(
     sweep: StoredArgument = None,
     profile: ProfileOption = None,
     store: StoreOption = None,
+    pairs: SetOption = [],  # noqa: B006
     watch: Annotated[bool, typer.Option("--watch", help="Follow until nothing runs any more.")] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Show the board: each cell with its trials."""
-    from rich.live import Live
-
-    from ablatrix import board
+    from ablatrix.cli import watching
 
     place = Store.at(store)
-    directory = stored_sweep(place, sweep, profile)
-    if as_json:
-        output.print_json(board.read_board(place, directory).as_mapping())
-        return
-    if not watch:
-        output.data().print(board.render(board.read_board(place, directory)))
-        return
-    with Live(console=output.data(), refresh_per_second=4) as live:
-        while True:
-            seen = board.read_board(place, directory)
-            live.update(board.render(seen))
-            if not seen.counts()["running"] and not seen.counts()["waiting"]:
-                return
-            time.sleep(1.0)
+    directory = stored_sweep(place, sweep, profile, pairs)
+    if watch and not as_json:
+        watching.watch(place, directory)
+    else:
+        watching.show(place, directory, as_json)
 
 
 @app.command()
@@ -173,6 +167,7 @@ def report(
     ] = None,
     profile: ProfileOption = None,
     store: StoreOption = None,
+    pairs: SetOption = [],  # noqa: B006
     compare: Annotated[bool, typer.Option("--compare", help="Set two stores, given in the place of sweeps, side by side.")] = False,
     output_: Annotated[Path | None, typer.Option("--output", help="Where a combined or comparing document goes.")] = None,
     as_json: JsonOption = False,
@@ -184,17 +179,23 @@ def report(
         reporting.compare(sweeps or [], output_, as_json)
         return
     place = Store.at(store)
-    directories = [stored_sweep(place, sweep, profile) for sweep in sweeps or [None]]
+    directories = [stored_sweep(place, sweep, profile, pairs) for sweep in sweeps or [None]]
     reporting.write(place, directories, output_, as_json)
 
 
 @app.command()
-def verify(sweep: StoredArgument = None, profile: ProfileOption = None, store: StoreOption = None, as_json: JsonOption = False) -> None:
+def verify(
+    sweep: StoredArgument = None,
+    profile: ProfileOption = None,
+    store: StoreOption = None,
+    pairs: SetOption = [],  # noqa: B006
+    as_json: JsonOption = False,
+) -> None:
     """Hold a sweep against its paper and its claims; exits 4 where a claim fails, 3 where cells are missing."""
     from ablatrix.cli import verifying
 
     place = Store.at(store)
-    verifying.verify(place, stored_sweep(place, sweep, profile), as_json)
+    verifying.verify(place, stored_sweep(place, sweep, profile, pairs), as_json)
 
 
 @app.command()
@@ -202,6 +203,7 @@ def ui(
     sweep: StoredArgument = None,
     profile: ProfileOption = None,
     store: StoreOption = None,
+    pairs: SetOption = [],  # noqa: B006
     tracking_uri: UriOption = None,
     port: Annotated[int | None, typer.Option(min=1, max=65535, help="Port of the MLflow server; default: a free one.")] = None,
     host: Annotated[str, typer.Option(help="Where it listens; off loopback it asks for a login (see the README).")] = "127.0.0.1",
@@ -216,7 +218,7 @@ def ui(
     if stop:
         comparison_ui.stop(place)
         return
-    comparison_ui.show(place, stored_sweep(place, sweep, profile), tracking_uri, port, host, allow_host, as_json)
+    comparison_ui.show(place, stored_sweep(place, sweep, profile, pairs), tracking_uri, port, host, allow_host, as_json)
 
 
 @app.command("list")
@@ -242,24 +244,27 @@ def show(
 @app.command()
 def logs(
     what: Annotated[str, typer.Argument(metavar="TRIAL|SWEEP", help="A trial id or its first digits, or a sweep that was submitted.")],
+    profile: ProfileOption = None,
     store: StoreOption = None,
+    pairs: SetOption = [],  # noqa: B006
 ) -> None:
     """Print everything that a trial printed, all attempts; of a sweep, what its Ray jobs printed."""
     from ablatrix.cli import listing
 
-    place = Store.at(store)
-    log = listing.find_log(place, what)
-    if not log.exists():
-        raise InvalidInput(f"{what} has printed nothing yet ({log}).")
-    sys.stdout.write(log.read_text(errors="replace"))
+    sys.stdout.write(listing.find_log(Store.at(store), what, profile, pairs).read_text(encoding="utf-8", errors="replace"))
 
 
 @app.command()
-def stop(sweep: StoredArgument = None, profile: ProfileOption = None, store: StoreOption = None) -> None:
+def stop(
+    sweep: StoredArgument = None,
+    profile: ProfileOption = None,
+    store: StoreOption = None,
+    pairs: SetOption = [],  # noqa: B006
+) -> None:
     """Ask a running sweep to save its checkpoints and stop, from another shell."""
     from ablatrix.cli import stopping
 
-    stopping.stop(stored_sweep(Store.at(store), sweep, profile))
+    stopping.stop(stored_sweep(Store.at(store), sweep, profile, pairs))
 
 
 @app.command()
@@ -267,11 +272,12 @@ def retry(
     what: Annotated[str, typer.Argument(metavar="SWEEP|TRIAL", help="A sweep of the store, or a trial id or its first digits.")],
     profile: ProfileOption = None,
     store: StoreOption = None,
+    pairs: SetOption = [],  # noqa: B006
 ) -> None:
     """Free failed trials to be tried again, those that diverged too; a sweep that runs takes them up at once."""
     from ablatrix.cli import retrying
 
-    retrying.retry(Store.at(store), what, profile)
+    retrying.retry(Store.at(store), what, profile, pairs)
 
 
 @app.command()
@@ -304,10 +310,11 @@ def main(arguments: list[str] | None = None) -> None:
         sys.stderr.close()
         code = 0
     except OSError as error:
-        if error.errno not in UNWRITABLE:
+        if error.errno not in (*UNWRITABLE, *NO_PLACE):
             raise
-        sys.stderr.write(f"error: {error}. What was saved before is whole; mend it, and the same command goes on.\n")
-        code = 1
+        saved = "What was saved before is whole; mend it, and the same command goes on."
+        sys.stderr.write(f"error: {error}. {saved if error.errno in UNWRITABLE else 'Choose another place.'}\n")
+        code = 1 if error.errno in UNWRITABLE else 2
     except Exception as error:
         # Typer carries a click of its own, which exports no base class; its usage errors are those that can show themselves.
         show = getattr(error, "show", None)

@@ -27,7 +27,7 @@ def show(
         return
     for name, link in links.items():
         output.data().print(f"{name}: {link}", soft_wrap=True)
-    output.notes().print("The server goes on in the background; end it with `ablatrix ui --stop`.")
+    output.notes().print(f"The server goes on in the background; end it with `{output.call('ui', '--stop', store=store)}`.")
     if sys.stdout.isatty() and "charts" in links:
         webbrowser.open(links["charts"])
 

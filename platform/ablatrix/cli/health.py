@@ -88,6 +88,8 @@ def _gpu() -> Finding:
 
 def _store(store: Store) -> Finding:
     place = next(p for p in (store.root, *store.root.parents) if p.exists())
+    if not place.is_dir():
+        return Finding("store", "bad", f"{place} is no directory. Choose another with --store.")
     free = store.free_gb()
     if not os.access(place, os.W_OK):
         return Finding("store", "bad", f"{place} cannot be written. Choose another with --store.")

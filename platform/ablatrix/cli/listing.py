@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -10,7 +12,9 @@ from rich.table import Table
 
 from ablatrix import board, shipped
 from ablatrix.cli import output
-from ablatrix.errors import AblatrixError, InvalidInput
+from ablatrix.cli.stored import find, find_sweep_directory, find_trial
+from ablatrix.errors import AblatrixError, DamagedRecord, InvalidInput
+from ablatrix.job import read_job
 from ablatrix.store import Store, SweepDirectory, TrialDirectory
 
 
@@ -31,7 +35,7 @@ def show(store: Store, as_json: bool) -> None:
 def _stored(store: Store, sweep: SweepDirectory) -> dict[str, Any]:
     try:
         seen = board.read_board(store, sweep)
-    except (AblatrixError, ValueError, KeyError) as error:
+    except (AblatrixError, OSError, ValueError, KeyError, TypeError) as error:
         return {"name": sweep.name, "trials": f"unreadable: {error}", "title": ""}
     return {"name": sweep.name, "trials": ", ".join(f"{count} {state}" for state, count in seen.counts().items()), "title": seen.title}
 
@@ -54,23 +58,17 @@ def _print(title: str, rows: list[dict[str, Any]]) -> None:
     output.data().print(table)
 
 
-def find_trial(store: Store, given: str) -> TrialDirectory:
-    """A trial by id, or by the first digits of it when they are those of one trial only."""
-    found = [trial for trial in store.trials() if trial.id.startswith(given)] if given else []
-    if len(found) == 1:
-        return found[0]
-    if found:
-        raise InvalidInput(
-            f"{given!r} are the first digits of {len(found)} trials: {', '.join(trial.id for trial in found[:5])}. Give more digits."
-        )
-    raise InvalidInput(f"the store {store.root} holds no trial {given!r}. See `ablatrix status`.")
-
-
-def find_log(store: Store, given: str) -> Path:
-    """The log of a trial, or of a sweep that was submitted as a Ray job."""
-    if given and Path(given).name == given and (sweep := store.sweep(given)).path.is_dir():
-        return sweep.log
-    return find_trial(store, given).log
+def find_log(store: Store, given: str, profile: str | None, pairs: Sequence[str]) -> Path:
+    """The log of a trial, or of a sweep that was submitted as a Ray job; InvalidInput where nothing was printed yet."""
+    found = find_sweep_directory(store, given) or find(store, given, profile, pairs)
+    if found.log.exists():
+        return found.log
+    if isinstance(found, TrialDirectory) or read_job(found):
+        raise InvalidInput(f"{given} has printed nothing yet ({found.log}).")
+    raise InvalidInput(
+        f"the sweep {found.name!r} was never submitted as a job, so it has no log of its own; those of its trials are shown by "
+        f"`{output.call('logs', 'TRIAL', store=store)}`, with an id from `{output.call('status', found.name, '--json', store=store)}`."
+    )
 
 
 def show_trial(store: Store, given: str, as_json: bool) -> None:
@@ -104,7 +102,9 @@ def show_trial(store: Store, given: str, as_json: bool) -> None:
 
 
 def _trials_of(sweep: SweepDirectory) -> set[str]:
-    return {trial["trial"] for cell in sweep.plan()["cells"] for trial in cell["trials"]}
+    with contextlib.suppress(DamagedRecord, KeyError, TypeError):  # a sweep's damaged plan says nothing of this trial
+        return {trial["trial"] for cell in sweep.plan()["cells"] for trial in cell["trials"]}
+    return set()
 
 
 def _flat(recipe: dict[str, Any]) -> list[tuple[str, Any]]:

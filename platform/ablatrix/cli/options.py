@@ -10,11 +10,10 @@ import typer
 
 from ablatrix import shipped, spec
 from ablatrix.document import read_value
-from ablatrix.errors import InvalidInput, SweepFileError
+from ablatrix.errors import InvalidInput
 from ablatrix.layers import Change
 from ablatrix.plan import Plan, make
-from ablatrix.spec import PAPER, Spec
-from ablatrix.store import Store, SweepDirectory
+from ablatrix.spec import Spec
 from ablatrix_models.recipe.data import Data
 
 SweepArgument = Annotated[str, typer.Argument(metavar="SWEEP", help="A sweep file, or a shipped name.")]
@@ -54,14 +53,8 @@ def overrides(pairs: Sequence[str]) -> list[Change]:
 
 
 def make_plan(loaded: Spec, profile: str | None, pairs: Sequence[str]) -> Plan:
-    """The plan of a sweep; a problem that `--set` brought is reported as such."""
-    try:
-        return make(loaded, profile, fingerprint, overrides(pairs))
-    except SweepFileError as error:
-        ours = [problem for problem in error.problems if problem.line == 0]
-        if ours and len(ours) == len(error.problems):
-            raise InvalidInput("\n".join(f"--set: {problem.message}" for problem in ours)) from None
-        raise
+    """The plan of a sweep, on this machine's data."""
+    return make(loaded, profile, fingerprint, overrides(pairs))
 
 
 def fingerprint(data: Data) -> str:
@@ -73,28 +66,3 @@ def fingerprint(data: Data) -> str:
         return prints.fingerprint(data)
     except DataError as error:
         raise InvalidInput(str(error)) from None
-
-
-def stored_sweep(store: Store, given: str | None, profile: str | None) -> SweepDirectory:
-    """A sweep that was submitted to the store, by its name there, by file, or the newest."""
-    known = store.sweeps()
-    if given is None:
-        if not known:
-            raise InvalidInput(f"the store {store.root} holds no sweep yet. Start one with `ablatrix run SWEEP`.")
-        return max(known, key=lambda sweep: (sweep.path / "plan.json").stat().st_mtime)
-    suffix = f"@{profile}" if profile and profile != PAPER else ""
-    names = {sweep.name: sweep for sweep in known}
-    if f"{given}{suffix}" in names:
-        return names[f"{given}{suffix}"]
-    try:
-        name = load_spec(given).file.sweep + suffix
-    except SweepFileError:
-        raise
-    except InvalidInput:
-        shown = ", ".join(names) or "none"
-        raise InvalidInput(f"the store {store.root} holds no sweep {given + suffix!r}. It holds: {shown}.") from None
-    if name not in names and (store.sweep(name).path / "job.json").exists():
-        raise InvalidInput(f"the sweep {name!r} was submitted and has not begun yet. `ablatrix logs {name}` shows what its job says.")
-    if name not in names:
-        raise InvalidInput(f"the sweep {name!r} was never run in the store {store.root}. Start it with `ablatrix run {given}`.")
-    return names[name]

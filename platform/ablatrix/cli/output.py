@@ -5,12 +5,15 @@ from __future__ import annotations
 import functools
 import json
 import os
+import shlex
 import shutil
 import sys
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+
+from ablatrix.store import Store
 
 PIPED_WIDTH = 200  # a pipe has no width, and a wrapped table cannot be searched
 
@@ -36,6 +39,12 @@ def command() -> str:
     if found and Path(found).resolve() == script.resolve():
         return script.name
     return os.path.relpath(script) if script.is_relative_to(Path.cwd()) else str(script)
+
+
+def call(verb: str, *words: str, store: Store) -> str:
+    """A command that a user can paste: how we were called, the verb and its words, and the store where it is not the default one."""
+    place = [] if Store.at(None).root == store.root else ["--store", str(store.root)]
+    return f"{command()} {shlex.join([verb, *words, *place])}"
 
 
 def print_json(value: Any) -> None:

@@ -6,35 +6,36 @@ import contextlib
 import dataclasses
 import shutil
 import time
+from collections.abc import Sequence
 
 from ablatrix import lease
 from ablatrix.cli import output
-from ablatrix.cli.listing import find_trial
-from ablatrix.cli.options import stored_sweep
+from ablatrix.cli.stored import command_of, find
 from ablatrix.dispatch import RETRIED
 from ablatrix.errors import DamagedRecord, InvalidInput
 from ablatrix.store import Store, SweepDirectory, TrialDirectory
 
 
-def retry(store: Store, what: str, profile: str | None) -> None:
+def retry(store: Store, what: str, profile: str | None, pairs: Sequence[str]) -> None:
     """Free every failed trial of a sweep, or one trial; InvalidInput where there is nothing to free."""
-    sweep = None
-    with contextlib.suppress(InvalidInput):
-        sweep = stored_sweep(store, what, profile)
-    trials = _trials_of(store, sweep) if sweep else [find_trial(store, what)]
+    found = find(store, what, profile, pairs)
+    trials = [found] if isinstance(found, TrialDirectory) else _trials_of(store, found)
     freed = [trial.id for trial in trials if _free(trial)]
     if not freed:
-        raise InvalidInput(f"no trial of {what} has failed. `ablatrix status` shows their states.")
+        verb = "show" if isinstance(found, TrialDirectory) else "status"
+        shown = output.call(verb, found.path.name, store=store)
+        raise InvalidInput(f"no trial of {what} has failed. `{shown}` shows how it stands.")
     output.data().print("\n".join(freed))
     notes = output.notes()
     notes.print(f"{len(freed)} failed trials wait again.")
     for name, running in _sweeps_with(store, set(freed)):
-        told = "runs, and takes them up" if running else f"does not run; `{_command(store, name)}` takes them up"
+        told = "runs, and takes them up" if running else f"does not run; `{command_of(store.sweep(name))}` takes them up"
         notes.print(f"{name} {told}.")
 
 
 def _trials_of(store: Store, sweep: SweepDirectory) -> list[TrialDirectory]:
-    return [store.trial(trial["trial"]) for cell in sweep.plan()["cells"] for trial in cell["trials"]]
+    ids = dict.fromkeys(trial["trial"] for cell in sweep.plan()["cells"] for trial in cell["trials"])
+    return [store.trial(trial) for trial in ids]
 
 
 def _free(trial: TrialDirectory) -> bool:
@@ -60,7 +61,3 @@ def _sweeps_with(store: Store, trials: set[str]) -> list[tuple[str, bool]]:
             if any(trial.id in trials for trial in _trials_of(store, sweep)):
                 found.append((sweep.name, lease.is_held(sweep.claims)))
     return found
-
-
-def _command(store: Store, sweep: str) -> str:
-    return str(store.sweep(sweep).plan().get("command") or f"ablatrix run {sweep}")

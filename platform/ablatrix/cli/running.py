@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,7 @@ from rich.live import Live
 
 from ablatrix import board
 from ablatrix.cli import output
+from ablatrix.cli.live_report import LiveReport
 from ablatrix.cli.options import fingerprint
 from ablatrix.environment import source_version
 from ablatrix.errors import AblatrixError, DamagedRecord, Interrupted, InvalidInput, Refused, TrialsMissing, Unreachable
@@ -29,9 +31,10 @@ from ablatrix.tracking.address import public_command
 
 if TYPE_CHECKING:
     from ablatrix.search import Search
+    from ablatrix.tracking import Mirror
 
-REFRESH_S = 0.5
-REPORT_S = 30.0
+REFRESH_S = 0.5  # between looks at the board,
+SHARE, LONGEST_S = 9, 30.0  # or so many times as long as one takes, and never longer than that
 MIRROR_S = 3.0
 
 
@@ -47,35 +50,42 @@ def run(
     mirror = Mirror(store, sweep.name, uri)
     try:
         with lease(sweep.claims):
-            sweep.stop_file.unlink(missing_ok=True)  # of an earlier run; from here on it is for this one
+            sweep.stop_file.unlink(missing_ok=True)  # of an earlier run; one that comes from now on is meant for us
             search = begin_search(plan, store, sweep) if plan.suggestions else None
             missing = submit(search.plan if search else plan, store, sweep)
             runner = Runner(store, sweep, plan.resources, cpus or len(os.sched_getaffinity(0)), address, breaker)
+            report = LiveReport(store, sweep, mirror)
             with _mirrored(mirror), _interruptible(runner) as interrupted:
                 if missing if search is None else not search.exhausted:
                     at_once = f"on the Ray cluster at {address}" if address else f"{runner.concurrency} at a time"
                     output.notes().print(f"{at_once}, {plan.resources.cpus} CPU threads each")
                     runner.start(search or missing, _scheduler(search))
-                _follow(store, sweep, runner, mirror)
-            if search and search.gave_up:
-                output.notes().print(search.gave_up, style="red")
-            _conclude(store, sweep, runner, interrupted, mirror)
-            if search and search.gave_up:
-                raise InvalidInput(search.gave_up)
+                _follow(store, sweep, runner, report)
+            _tell(store, sweep, report, mirror)
+            _conclude(store, sweep, runner, stopped=interrupted.is_set() or sweep.stop_file.exists(), search=search)
+            if report.problem:
+                raise AblatrixError(
+                    f"every trial is safe in the store, but the report could not be written ({report.problem}). See {report.error_file}; "
+                    f"`{output.call('report', sweep.name, store=store)}` tries again."
+                )
     except Held:
+        follow = output.call("status", sweep.name, "--watch", store=store)
         raise Refused(
-            f"the sweep {sweep.name!r} is already running in this store ({lease_owner(sweep.claims)}). "
-            f"Follow it with `ablatrix status {sweep.name} --watch`."
+            f"the sweep {sweep.name!r} is already running in this store ({lease_owner(sweep.claims)}). Follow it with `{follow}`."
         ) from None
 
 
 def keep_plan(plan: Plan, store: Store, sweep: SweepDirectory) -> None:
     """Write the sweep file, the plan and the trials' recipes."""
-    commit, dirty = source_version()
-    command = public_command(["ablatrix", *sys.argv[1:]])
-    sweep.submit(plan.spec.document.text, plan.as_mapping() | {"commit": commit, "dirty": dirty, "command": command})
+    _write_plan(plan, sweep, source_version())
     for trial in {trial.id: trial for trial in plan.trials}.values():
         store.trial(trial.id).create(trial.record())
+
+
+def _write_plan(plan: Plan, sweep: SweepDirectory, source: tuple[str | None, bool | None]) -> None:
+    commit, dirty = source
+    command = public_command(["ablatrix", *sys.argv[1:]])
+    sweep.submit(plan.spec.document.text, plan.as_mapping() | {"commit": commit, "dirty": dirty, "command": command})
 
 
 def begin_search(plan: Plan, store: Store, sweep: SweepDirectory) -> Search:
@@ -83,7 +93,8 @@ def begin_search(plan: Plan, store: Store, sweep: SweepDirectory) -> Search:
     from ablatrix.search import Search
     from ablatrix.study import REPRODUCIBLE
 
-    search = Search(plan, store, sweep, fingerprint, lambda grown: keep_plan(grown, store, sweep))
+    source = source_version()  # once: git is asked, and the plan is written with every suggestion
+    search = Search(plan, store, sweep, fingerprint, lambda grown: _write_plan(grown, sweep, source))
     made, algorithm = len(search.plan.axes[0].levels), search.settings.algorithm
     notes = output.notes()
     notes.print(
@@ -115,7 +126,8 @@ def submit(plan: Plan, store: Store, sweep: SweepDirectory) -> list[str]:
     notes = output.notes()
     notes.print(f"{sweep.name}: {len(missing)} trials to run, {done} in the store {store.root}")
     if left:
-        notes.print(f"{left} diverged before and are left alone; `{output.command()} retry {sweep.name}` frees them.", style="yellow")
+        freeing = output.call("retry", sweep.name, store=store)
+        notes.print(f"{left} diverged before and are left alone; `{freeing}` frees them.", style="yellow")
     return missing
 
 
@@ -128,7 +140,7 @@ def _diverged(trial: TrialDirectory) -> bool:
 
 
 @contextmanager
-def _mirrored(mirror: Any) -> Iterator[None]:
+def _mirrored(mirror: Mirror) -> Iterator[None]:
     """MLflow is written in a thread of its own, so that a slow or absent server delays nothing."""
     stop = threading.Event()
     thread = threading.Thread(target=mirror.run_until, args=(stop, MIRROR_S), name="mirror", daemon=True)
@@ -160,51 +172,41 @@ def _interruptible(runner: Runner) -> Iterator[threading.Event]:
             signal.signal(number, handler)
 
 
-def _follow(store: Store, sweep: SweepDirectory, runner: Runner, mirror: Any) -> None:
-    """Show progress until the runner is done, and keep the report fresh."""
-    console = output.notes()
-    next_report = time.monotonic()
-    if console.is_terminal:
-        with Live(console=console, refresh_per_second=4) as live:
-            while True:
-                live.update(board.render(board.read_board(store, sweep)))
-                if not runner.running:
-                    break
-                next_report = _keep_report(store, sweep, mirror, next_report)
-                time.sleep(REFRESH_S)
-    else:
-        told: dict[str, str] = {}
+def _follow(store: Store, sweep: SweepDirectory, runner: Runner, report: LiveReport) -> None:
+    """Show progress until the runner is done, and keep the report fresh; then write it once more."""
+    with _progress(store, sweep) as show:
         while True:
-            _tell_changes(store, sweep, told)
-            if not runner.running:
+            going, began = runner.running, time.monotonic()
+            show()
+            if not going:
                 break
-            next_report = _keep_report(store, sweep, mirror, next_report)
-            time.sleep(REFRESH_S)
-    runner.join()
-    _keep_report(store, sweep, mirror, 0.0)
+            report.refresh()
+            # Of a large sweep the board takes seconds, which the thread that drives Ray would lack.
+            runner.join(max(REFRESH_S, min(SHARE * (time.monotonic() - began), LONGEST_S)))
+    report.write()
 
 
-def _keep_report(store: Store, sweep: SweepDirectory, mirror: Any, due: float) -> float:
-    from ablatrix.cli.syncing import cell_means
-    from ablatrix_reports.trial_curves import write_trial_curves
-    from ablatrix_reports.write import write_report
+@contextmanager
+def _progress(store: Store, sweep: SweepDirectory) -> Iterator[Callable[[], None]]:
+    """How progress is shown: as a live board on a terminal, else by lines. A record that cannot be read is left for the next time."""
+    console, told = output.notes(), dict[str, str]()
+    live = Live(console=console, refresh_per_second=4) if console.is_terminal else None
 
-    if time.monotonic() < due:
-        return due
-    try:
-        write_trial_curves(store, sweep.name)
-        write_report(store, sweep.name)
-        mirror.cell_means(cell_means(store, sweep.name))
-    except OSError as error:  # a full disk; the trials may yet end well, and the last report is not optional
-        if not due:
-            raise
-        output.notes().print(f"The report could not be written: {error}", style="yellow")
-    return time.monotonic() + REPORT_S
+    def show() -> None:
+        with contextlib.suppress(AblatrixError, OSError, ValueError):
+            seen = board.read_board(store, sweep)
+            if live:
+                live.update(board.render(seen))
+            else:
+                _tell_changes(seen, told)
+
+    with live or contextlib.nullcontext():
+        yield show
 
 
-def _tell_changes(store: Store, sweep: SweepDirectory, told: dict[str, str]) -> None:
+def _tell_changes(seen: board.Board, told: dict[str, str]) -> None:
     """One line for each trial that changed its state, or finished an epoch."""
-    for cell in board.read_board(store, sweep).cells:
+    for cell in seen.cells:
         for trial in cell.trials:
             line = f"{cell.label}, seed {trial.seed}: {trial.state}" + (f" epoch {trial.epoch}/{trial.epochs}" if trial.epochs else "")
             if trial.state != "waiting" and told.get(cell.cell + trial.trial) != line:
@@ -212,34 +214,44 @@ def _tell_changes(store: Store, sweep: SweepDirectory, told: dict[str, str]) -> 
                 output.notes().print(f"{line} ({trial.seconds:.0f} s)", style="red" if trial.state == "failed" else None)
 
 
-def _conclude(store: Store, sweep: SweepDirectory, runner: Runner, interrupted: threading.Event, mirror: Any) -> None:
-    """The table, the failures, and where to go on; then the exit code as an exception."""
+def _tell(store: Store, sweep: SweepDirectory, report: LiveReport, mirror: Mirror) -> None:
+    """The table, the failures, and where to look."""
     from ablatrix_reports.terminal import render_terminal
     from ablatrix_reports.write import read_report
 
-    output.data().print(render_terminal(read_report(store, sweep.name)))
     notes = output.notes()
-    now = board.read_board(store, sweep)
-    for line in board.digest(store, now):
+    if not report.problem:
+        output.data().print(render_terminal(read_report(store, sweep.name)))
+    for line in board.digest(store, board.read_board(store, sweep)):
         notes.print(line, style="red")
     if mirror.last_error:
-        notes.print(f"MLflow is behind: {mirror.last_error} Nothing is lost; `ablatrix sync` catches up.", style="yellow")
-    notes.print(f"Report:  {sweep.report / 'report.html'}")
-    notes.print(f"MLflow:  {output.command()} ui {sweep.name}" + ("" if Store.at(None).root == store.root else f" --store {store.root}"))
+        catch_up = output.call("sync", store=store)
+        notes.print(f"MLflow is behind: {mirror.last_error} Nothing is lost; `{catch_up}` catches up.", style="yellow")
+    if not report.problem:
+        notes.print(f"Report:  {sweep.report / 'report.html'}")
+    notes.print(f"MLflow:  {output.call('ui', sweep.name, store=store)}")
+
+
+def _conclude(store: Store, sweep: SweepDirectory, runner: Runner, *, stopped: bool, search: Search | None) -> None:
+    """The exit code, as an exception."""
+    left = board.read_board(store, sweep).unfinished()
     if runner.error:
         raise runner.error if isinstance(runner.error, AblatrixError) else Unreachable(f"Ray ended: {runner.error}") from runner.error
-    # What a search's scheduler stopped early is done with.
-    trials = [trial for cell in now.cells for trial in cell.trials]
-    missing = sum(trial.state != "finished" and trial.cause != "pruned" for trial in trials)
     if runner.tripped:
         raise TrialsMissing(f"{runner.tripped}. Mend the cause; the same command goes on.")
-    if interrupted.is_set() or sweep.stop_file.exists():  # by Ctrl-C, or by `ablatrix stop`
-        raise Interrupted(f"stopped with {missing} trials unfinished; their checkpoints are saved. The same command goes on.")
-    if missing:
-        raise TrialsMissing(f"{missing} trials are not finished. {_next_step(now, sweep)}")
+    if search and search.gave_up:
+        raise InvalidInput(search.gave_up)
+    to_come = search.plan.suggestions - search.made if search else 0
+    if stopped and (left or to_come):  # by Ctrl-C, or by `ablatrix stop`
+        coming = f", and {to_come} suggestions to come" if to_come else ""
+        raise Interrupted(f"stopped with {len(left)} trials unfinished{coming}; their checkpoints are saved. The same command goes on.")
+    if left:
+        raise TrialsMissing(f"{len(left)} trials are not finished. {_next_step(store, sweep, left, told=search is not None)}")
 
 
-def _next_step(now: board.Board, sweep: SweepDirectory) -> str:
-    causes = {trial.cause for cell in now.cells for trial in cell.trials if trial.state != "finished"}
-    freeing = f"`{output.command()} retry {sweep.name}` frees those that diverged."
-    return freeing if causes == {"diverged"} else "The same command runs them again" + (f"; {freeing}" if "diverged" in causes else ".")
+def _next_step(store: Store, sweep: SweepDirectory, left: list[board.TrialState], *, told: bool) -> str:
+    """What is to be done about trials that are not finished; `told`: a search knows of its failures, and does not repeat them."""
+    final = [trial for trial in left if trial.state == "failed" and (told or trial.cause == "diverged")]
+    freeing = f"`{output.call('retry', sweep.name, store=store)}` frees {'those that failed' if told else 'those that diverged'}."
+    again = "The same command runs them again"
+    return freeing if len(final) == len(left) else f"{again}; {freeing}" if final else f"{again}."

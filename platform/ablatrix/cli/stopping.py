@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ablatrix import lease
 from ablatrix.cli import output
+from ablatrix.cli.stored import command_of
 from ablatrix.errors import InvalidInput
 from ablatrix.job import ENDED, job_state, read_job, stop_job
 from ablatrix.store import SweepDirectory
@@ -13,7 +14,7 @@ def stop(sweep: SweepDirectory) -> None:
     """Ask for the end; InvalidInput where nothing runs."""
     if lease.is_held(sweep.claims):
         sweep.stop_file.touch()
-        output.notes().print(f"{sweep.name}: running trials save and stop. `ablatrix run` goes on from there.")
+        output.notes().print(f"{sweep.name}: running trials save and stop. `{command_of(sweep)}` goes on from there.")
         return
     job = read_job(sweep)
     state = job_state(job) if job else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import shutil
 import sys
@@ -19,31 +20,41 @@ from ablatrix.cli import output
 from ablatrix.cli.options import make_plan, overrides
 from ablatrix.errors import AblatrixError, InvalidInput, Refused, SweepFileError
 from ablatrix.job import Job, check_server, server_address, write_job
-from ablatrix.spec import PAPER, Spec
+from ablatrix.spec import Spec
 from ablatrix.store import Store, SweepDirectory
 from ablatrix.tracking.address import public_command
 
-# What the job is to know of this shell: places on the shared file system, and where MLflow is.
-PASSED_ON = ("ABLATRIX_DATA", "ABLATRIX_CACHE", "MLFLOW_TRACKING_URI", "MLFLOW_TRACKING_TOKEN")
+# What the job is to know of this shell: places on the shared file system, and where MLflow is and how to log in there.
+LOGIN = ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN")
+PASSED_ON = ("ABLATRIX_DATA", "ABLATRIX_CACHE", "MLFLOW_TRACKING_URI", *LOGIN)
 
 
 def submit(
-    loaded: Spec, profile: str | None, pairs: list[str], store: Store, server: str | None, token_file: Path | None, options: list[str]
+    loaded: Spec,
+    profile: str | None,
+    pairs: list[str],
+    store: Store,
+    server: str | None,
+    token_file: Path | None,
+    tracking_uri: str | None,
+    options: list[str],
 ) -> Job:
-    """Check the sweep, send it with our own code, and return at once. `options` are passed on to `ablatrix run`."""
+    """Check the sweep, send it with our own code, and return at once. `options` are passed on to `ablatrix run`.
+
+    The tracking URI goes by the environment, because it may hold a password, and a job's command line is shown to all.
+    """
     if token_file:
         os.environ["RAY_AUTH_TOKEN_PATH"] = str(token_file.expanduser().absolute())
-    problems = plans.check(loaded, overrides(pairs))
-    if problems:
+    if problems := plans.check(loaded, overrides(pairs)):
         raise SweepFileError(loaded.path, problems)
+    name = plans.sweep_name(loaded.file.sweep, plans.known_profile(loaded, profile), overrides(pairs))
     address = server_address(server)
     check_server(address)
-    sweep = store.sweep(loaded.file.sweep + (f"@{profile}" if profile and profile != PAPER else ""))
+    sweep = store.sweep(name)
     if lease.is_held(sweep.claims):
         raise Refused(f"the sweep {sweep.name!r} is already running in this store ({lease.owner(sweep.claims)}).")
-    _remember_plan(loaded, profile, pairs, store, sweep)
     job = Job(
-        f"{sweep.name.replace('@', '-')}-{uuid.uuid4().hex[:8]}",
+        f"{re.sub('[@+]', '-', sweep.name)}-{uuid.uuid4().hex[:8]}",
         sweep.name,
         address,
         public_command(["ablatrix", *sys.argv[1:]]),
@@ -54,23 +65,24 @@ def submit(
         given = [file, "--store", str(store.root), "--address", "auto", *options]
         given += ["--profile", profile] if profile else []
         given += [word for pair in pairs for word in ("--set", pair)]
-        _send(job, given, sweep, Path(directory))
+        _send(job, given, sweep, Path(directory), tracking_uri)
     write_job(sweep, job)
+    if not lease.is_held(sweep.claims):  # it has not begun yet, and will write the same
+        _remember_plan(loaded, profile, pairs, store, sweep)
     return job
 
 
 def show(job: Job, store: Store) -> None:
     """The job's id to stdout, and how to follow it."""
     output.data().print(job.id)
-    sweep, place = job.sweep, "" if Store.at(None).root == store.root else f" --store {store.root}"
-    notes, ours = output.notes(), output.command()
+    notes = output.notes()
     notes.print(f"Submitted to {job.server}. It runs on when this shell is closed.")
-    notes.print(f"Follow:  {ours} status {sweep} --watch{place}")
-    notes.print(f"Log:     {ours} logs {sweep}{place}")
-    notes.print(f"Stop:    {ours} stop {sweep}{place}")
+    notes.print(f"Follow:  {output.call('status', job.sweep, '--watch', store=store)}")
+    notes.print(f"Log:     {output.call('logs', job.sweep, store=store)}")
+    notes.print(f"Stop:    {output.call('stop', job.sweep, store=store)}")
 
 
-def _send(job: Job, arguments: list[str], sweep: SweepDirectory, directory: Path) -> None:
+def _send(job: Job, arguments: list[str], sweep: SweepDirectory, directory: Path, tracking_uri: str | None) -> None:
     from ablatrix.cluster import submit_job
 
     sweep.path.mkdir(parents=True, exist_ok=True)
@@ -78,15 +90,17 @@ def _send(job: Job, arguments: list[str], sweep: SweepDirectory, directory: Path
     # The log is kept in the store too, for when the head and its own logs are gone.
     inner = f"python -m ablatrix run {shlex.join(arguments)} 2>&1 | tee -a {log}"
     passed = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
+    passed |= {"MLFLOW_TRACKING_URI": tracking_uri} if tracking_uri else {}
     submit_job(job, f"bash -o pipefail -c {shlex.quote(inner)}", directory, passed)
 
 
 def _remember_plan(loaded: Spec, profile: str | None, pairs: list[str], store: Store, sweep: SweepDirectory) -> None:
     """Write the plan already, so that the board shows the sweep before its job starts; the data may lie on the cluster only."""
+    from ablatrix.cli.planned import as_stored
     from ablatrix.cli.running import keep_plan
 
     try:
-        plan = make_plan(loaded, profile, pairs)
+        plan = as_stored(make_plan(loaded, profile, pairs), store)
     except InvalidInput as error:
         output.notes().print(f"The plan is made on the cluster: {error}", style="dim")
         return
@@ -102,7 +116,7 @@ def stage(sweep: Path, directory: Path) -> str:
         target = directory / path.relative_to(root)
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, target)
-    return sweep.name
+    return sweep.resolve().name
 
 
 def _named_files(path: Path, seen: set[Path]) -> Iterator[Path]:

@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ablatrix.cli import output
+from ablatrix.cli.stored import command_of
 from ablatrix.errors import NotReproduced, TrialsMissing
 from ablatrix.store import Store, SweepDirectory
 
@@ -33,7 +34,8 @@ def verify(store: Store, sweep: SweepDirectory, as_json: bool) -> None:
         raise NotReproduced(f"{len(failed)} of {len(report.claims)} claims {'fails' if len(failed) == 1 else 'fail'}: {'; '.join(failed)}.")
     if missing := wording.missing(report):
         what = "cell is" if len(missing) == 1 else "cells are"
-        raise TrialsMissing(f"{len(missing)} {what} not complete: {'; '.join(cell.id for cell in missing[:10])}. Run the sweep again.")
+        named = "; ".join(cell.id for cell in missing[:10])
+        raise TrialsMissing(f"{len(missing)} {what} not complete: {named}. `{command_of(sweep)}` goes on.")
 
 
 def _mapping(report: Report) -> dict[str, Any]:
