@@ -234,8 +234,8 @@ def read_suggestions(sweep: SweepDirectory) -> Iterator[dict[str, Any]]:
         for line in file.read_text(encoding="utf-8").splitlines(keepends=True) if file.exists() else ():
             if line.endswith("\n"):
                 found = json.loads(line)
-                if found["event"] == "suggested":
-                    dict(found["levels"]), int(found["number"]), found["trial"]
+                if found["event"] == "suggested" and not (isinstance(found["levels"], dict) and isinstance(found["number"], int)):
+                    raise ValueError(f"a suggestion has the number {found['number']!r} and the levels {found['levels']!r}")
                 yield found
     except (ValueError, TypeError, KeyError) as error:
         raise DamagedRecord(file, error, REMEDY) from error

@@ -45,7 +45,8 @@ class Played:
 
     def __init__(self, store: Store, sweep: Any, *_: object) -> None:
         self.store, self.sweep, self.concurrency = store, sweep, 1
-        self.error = self.tripped = None
+        self.error: BaseException | None = None
+        self.tripped: str | None = None
         self.given: list[str] = []
         self._left = 0
 

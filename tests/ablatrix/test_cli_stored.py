@@ -6,6 +6,7 @@ import json
 import os
 import shlex
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -29,7 +30,7 @@ def _elsewhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
 
 
-def keep(store: Store, name: str, second: int, **changes: object) -> None:
+def keep(store: Store, name: str, second: int, **changes: Any) -> None:
     """A plan of this name, the older the smaller `second`."""
     store.sweep(name).submit("", plan(**changes))
     os.utime(store.sweep(name).path / "plan.json", (second, second))
