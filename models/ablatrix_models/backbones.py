@@ -18,6 +18,20 @@ _DEPTHS: dict[str, tuple[Any, list[int]]] = {
 }
 
 
+_LEAST_CHANNELS = 7
+
+
+def bears_channels_last(network: nn.Module, device: torch.device) -> bool:
+    """Whether `network` can be trained on `device` in channels-last memory, of which the result is independent but for rounding.
+
+    On a CPU not where a strided 1x1 convolution has fewer than 7 input channels, as in ResNets narrower than about 0.11: there torch
+    2.14.1 writes beyond its memory in the backward pass, and the process dies sooner or later (docs/notes.md).
+    """
+    convolutions = (part for part in network.modules() if isinstance(part, nn.Conv2d))
+    narrow = any(c.kernel_size == (1, 1) and c.stride != (1, 1) and c.in_channels < _LEAST_CHANNELS for c in convolutions)
+    return device.type != "cpu" or not narrow
+
+
 def build_backbone(config: ResNetConfig, bn_splits: int = 1) -> ResNet:
     """A randomly initialised encoder, drawn from torch's global generator.
 

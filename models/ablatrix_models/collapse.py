@@ -22,13 +22,13 @@ def effective_rank(embeddings: Tensor) -> Tensor:
     """Directions that unit (rows, dim) rows use: exp of the entropy of their normalised singular values; a scalar float64.
 
     Roy and Vetterli 2007, definition 1; Garrido et al. 2023 for embeddings. 1 means that all point one way, min(rows, dim) that they
-    use every direction alike. O(rows * dim^2) time, in float64, because small singular values are many.
+    use every direction alike; rows that are all 0 count as 1 too. O(rows * dim^2) time, in float64, because small singular values are many.
     """
     rows = unit(embeddings.double())
     # The triangle of a QR has the same singular values; those of a Gram matrix would lose half of their digits.
     triangle = torch.linalg.qr(rows if len(rows) >= rows.shape[1] else rows.mT, mode="r").R
     values = torch.linalg.svdvals(triangle)
-    shares = values / values.sum()
+    shares = values / values.sum().clamp(min=torch.finfo(values.dtype).tiny)
     return torch.special.entr(shares).sum().exp()
 
 

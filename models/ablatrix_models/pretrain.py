@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ablatrix_models import augment
+from ablatrix_models.backbones import bears_channels_last
 from ablatrix_models.batchnorm import average_running_statistics
 from ablatrix_models.collapse import embedding_metrics
 from ablatrix_models.data.images import ImageSet
@@ -54,14 +55,16 @@ def stream_generator(seed: int, *names: str | int) -> torch.Generator:
 def initial_method(recipe: Recipe, seed: int) -> Method:
     """The untrained method of a seed; leaves the global random state as it found it."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed the GPUs too
         return build_method(recipe)
 
 
-def _placed(recipe: Recipe, seed: int, device: torch.device) -> Method:
-    """The untrained method on its device, in the recipe's memory layout."""
+def _placed(recipe: Recipe, seed: int, device: torch.device) -> tuple[Method, bool]:
+    """The untrained method on its device, and whether it lies, and its images must lie, in channels-last memory."""
     method = initial_method(recipe, seed).to(device)
-    return method.to(memory_format=torch.channels_last) if recipe.compute.channels_last else method  # type: ignore[call-overload]
+    # Where the layout that the recipe asks for would kill the process, the usual one is taken: slower, and the same but for rounding.
+    channels_last = recipe.compute.channels_last and bears_channels_last(method, device)
+    return (method.to(memory_format=torch.channels_last), True) if channels_last else (method, False)  # type: ignore[call-overload]
 
 
 class Pretraining:
@@ -78,7 +81,7 @@ class Pretraining:
             raise TooFewImages(
                 f"{len(train)} training images do not fill one batch of {recipe.schedule.batch_size}. Lower schedule.batch_size."
             )
-        self.method = _placed(recipe, seed, device)
+        self.method, self._channels_last = _placed(recipe, seed, device)
         scaled = recipe.compute.precision == "fp16"
         self.descent = Descent(recipe.optimizer, self.method.parameter_groups(), device, scaled=scaled)
         self.loss = SharedLoss(self.method)
@@ -137,7 +140,7 @@ class Pretraining:
         images = self.train.images[own_rows(indices)].to(self.device)
         b_config = None if one_view(recipe.method) else recipe.augment_b or recipe.augment
         views = augment.two_views(images, recipe.augment, b_config, data.image_size, data.mean, data.std, self.streams["views"])
-        if recipe.compute.channels_last:
+        if self._channels_last:
             views = views.channels_last()
         mixtures = sample_mixtures(views.a, recipe.mixing, recipe.mask, self.streams["mixing"])
         dtype = AUTOCAST.get(recipe.compute.precision)
@@ -206,6 +209,6 @@ def train_and_evaluate(
 
 def _of_one_process(pretraining: Pretraining) -> Method:
     """The trained method with its batch norms as they were: a protocol that trains it further does so on this rank alone."""
-    method = _placed(pretraining.recipe, pretraining.seed, pretraining.device)
+    method, _ = _placed(pretraining.recipe, pretraining.seed, pretraining.device)
     method.load_state_dict(pretraining.method.state_dict())
     return method

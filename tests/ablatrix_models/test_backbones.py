@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torchvision.models import resnet18, resnet50
 
-from ablatrix_models.backbones import build_backbone
+from ablatrix_models.backbones import bears_channels_last, build_backbone
 from ablatrix_models.batchnorm import SplitBatchNorm
 from ablatrix_models.recipe.backbone import ResNet
 
@@ -128,3 +128,21 @@ def test_a_compiled_encoder_keeps_its_outputs_gradients_and_running_statistics()
         assert torch.allclose(left.grad, right.grad, rtol=1e-8, atol=1e-10)  # type: ignore[arg-type]
     for left, right in zip(plain.buffers(), compiled.buffers(), strict=True):
         assert torch.allclose(left.double(), right.double(), rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize(
+    ("config", "bears"),
+    [
+        (ResNet(width=0.0625), False),
+        (ResNet(width=0.1), False),
+        (ResNet(width=0.125), True),
+        (ResNet(), True),
+        (ResNet(name="resnet50", width=0.02), False),
+        (ResNet(name="resnet50", width=0.0625), True),  # its strided 1x1 convolutions have four times as many channels
+    ],
+)
+def test_networks_too_narrow_for_torch_s_cpu_kernels_do_not_bear_channels_last_there(config: ResNet, bears: bool) -> None:
+    encoder = build_backbone(config)
+
+    assert bears_channels_last(encoder, torch.device("cpu")) is bears
+    assert bears_channels_last(encoder, torch.device("cuda"))

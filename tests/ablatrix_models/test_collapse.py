@@ -25,6 +25,10 @@ def test_rows_of_one_direction_have_rank_1() -> None:
     assert effective_rank(lengths * noise(1, 8)).item() == pytest.approx(1.0, abs=1e-5)
 
 
+def test_rows_of_nothing_but_zeros_are_collapsed_too() -> None:
+    assert effective_rank(torch.zeros(5, 3)).item() == 1.0
+
+
 def test_orthogonal_rows_in_equal_numbers_use_every_direction() -> None:
     assert effective_rank(torch.eye(6).repeat(5, 1)).item() == pytest.approx(6.0)
 

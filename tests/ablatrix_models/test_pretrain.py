@@ -203,6 +203,45 @@ def test_training_leaves_the_global_random_state_and_does_not_depend_on_it() -> 
     assert same(first, second)
 
 
+def test_the_initial_weights_leave_the_generators_of_gpus_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    seeded: list[int] = []
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", seeded.append)
+
+    initial_method(recipe_of("moco"), 3)
+
+    assert seeded == []
+
+
+def layouts(monkeypatch: pytest.MonkeyPatch, **changes: Any) -> set[bool]:
+    """Whether the views and the weights of a step are channels-last."""
+    found: set[bool] = set()
+    training = Pretraining(tiny_recipe(**changes), 0, images(tiny_recipe())[0], StoringSession(), CPU)
+    loss = type(training.method).loss
+
+    def spy(self: Any, views: augment.TwoViews, *rest: Any) -> Any:
+        weights = [p for p in self.parameters() if p.ndim == 4 and p.shape[1] > 1 and p.shape[2] > 1]
+        found.update(t.is_contiguous(memory_format=torch.channels_last) for t in (views.a, views.b, *weights))
+        return loss(self, views, *rest)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(type(training.method), "loss", spy)
+        training.loss._loss = training.method.loss
+        training._train_step(torch.arange(16))
+    return found
+
+
+def test_networks_too_narrow_for_channels_last_on_a_cpu_are_trained_without_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert layouts(monkeypatch) == {True}
+    assert layouts(monkeypatch, compute__channels_last=False) == {False}
+    assert layouts(monkeypatch, backbone__width=0.0625) == {False}
+
+
+def test_such_a_run_is_that_of_a_recipe_without_channels_last_to_the_bit() -> None:
+    asked, plain = (run(recipe_of("moco", backbone__width=0.0625, compute__channels_last=value))[0] for value in (True, False))
+
+    assert same(asked, plain)
+
+
 def test_every_image_is_seen_once_an_epoch_in_another_order_each_time() -> None:
     recipe = tiny_recipe(schedule__batch_size=16)
     training = Pretraining(recipe, 0, images(recipe)[0], StoringSession(), CPU)

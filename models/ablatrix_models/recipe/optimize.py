@@ -75,7 +75,9 @@ class Compute:
     precision: Literal["fp32", "bf16", "fp16"] = value(
         "fp32", "autocast type of the forward pass; weights, EMA and losses stay fp32. fp16 scales the loss, as SiameseIM's release does"
     )
-    channels_last: bool = value(True, "memory layout of images and convolutions")
+    channels_last: bool = value(
+        True, "memory layout of images and convolutions; on a CPU not of ResNets narrower than 0.11, which torch's kernels cannot bear"
+    )
     compile: bool = value(False, "torch.compile the encoder")
     recompute: bool = value(
         False, "transformer blocks keep no activations but compute them again: less memory, the same bits", identity=False
