@@ -1,4 +1,4 @@
-"""SiameseIM and MAE through the training loop: what reaches them, their schedules, and exact continuation."""
+"""SiameseIM, MAE and MoCo v3 through the training loop: what reaches them, their schedules, and exact continuation."""
 
 from __future__ import annotations
 
@@ -30,6 +30,7 @@ TINY: dict[str, Any] = {
     "evaluate": {"knn": {"features": "backbone", "k": 1}},
 }
 MAE = {"name": "mae", "dim": 16, "heads": 2, "depth": 1}
+MOCO_V3 = {"name": "mocov3", "hidden": 8, "dim": 6, "momentum": 0.9}
 
 
 class Stopping(MemorySession):
@@ -71,8 +72,9 @@ def losses(session: MemorySession) -> list[float]:
         {"schedule__accumulate": 2, "compute__precision": "bf16"},
         {"method": MAE, "compute__precision": "fp16"},
         {"method__views": "same", "method__target": "pixel", "method__loss": "l2"},
+        {"method": MOCO_V3, "backbone__pool": "cls", "backbone__final_norm": True},
     ],
-    ids=["fp32", "accumulated-bf16", "mae-fp16", "same-view-pixels"],
+    ids=["fp32", "accumulated-bf16", "mae-fp16", "same-view-pixels", "moco-v3"],
 )
 def test_a_run_stopped_at_any_step_ends_bit_identical(changes: dict[str, Any]) -> None:
     recipe = recipe_of(**changes)

@@ -13,6 +13,8 @@ from torch.nn import functional
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
 from ablatrix_models import augment
+from ablatrix_models.data.images import ImageSet
+from ablatrix_models.evaluate.features import Encoder, Precision, autocast
 from ablatrix_models.recipe.augment import Augment
 from ablatrix_models.recipe.data import Data
 from ablatrix_models.siamese_im.schedule import learning_rate
@@ -63,6 +65,32 @@ def training_view(
     parameters = augment.draw(view, len(images), images.shape[-2], images.shape[-1], generator, clamp=clamp)
     pixels = augment.apply(images.to(device), parameters, view, data.image_size)
     return augment.normalise(pixels, data.mean, data.std)
+
+
+def features_of_views(
+    method: Encoder,
+    train: ImageSet,
+    data: Data,
+    *,
+    generator: torch.Generator,
+    device: torch.device | str,
+    precision: Precision,
+    view: Augment = VIEW,
+    clamp: bool = False,
+) -> Callable[[Tensor], Tensor]:
+    """What gives, for indices (batch,) of `train`, the features (batch, width) float32 of a fresh view of each image, without gradient.
+
+    Set eval mode before it is called. view, clamp: see `training_view`.
+    """
+
+    @torch.no_grad()
+    def features(chosen: Tensor) -> Tensor:
+        images = train.images[chosen.to(train.images.device)]
+        views = training_view(images, data, generator=generator, device=device, view=view, clamp=clamp)
+        with autocast(device, precision):
+            return method.features(views).float()
+
+    return features
 
 
 def fit(

@@ -93,3 +93,8 @@ def extract(
     if not features.isfinite().all():
         raise FloatingPointError("features hold NaN or infinity, so nothing can be measured: training diverged. Lower optimizer.lr.")
     return features
+
+
+def width_of(encode: Encode, data: ImageSet, config: Data, *, device: torch.device | str, precision: Precision) -> int:
+    """How many features `encode` gives an image; found by encoding the first of `data`, since encoders do not all tell."""
+    return extract(encode, data.subset(torch.arange(1)), config, device=device, precision=precision).shape[1]

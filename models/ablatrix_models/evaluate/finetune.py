@@ -15,7 +15,7 @@ from torch.optim.lr_scheduler import MultiStepLR
 from ablatrix_models.batchnorm import SplitBatchNorm
 from ablatrix_models.data.images import ImageSet
 from ablatrix_models.evaluate.classifier import fit, normal_classifier, top1, training_view
-from ablatrix_models.evaluate.features import Encoder, Precision, autocast, extract
+from ablatrix_models.evaluate.features import Encoder, Precision, autocast, extract, width_of
 from ablatrix_models.evaluate.finetune_vit import finetune_vit
 from ablatrix_models.evaluate.labels import protocol_generator, share_of
 from ablatrix_models.recipe.data import Data
@@ -59,7 +59,7 @@ def _train(
     precision: Precision,
 ) -> nn.Module:
     encoder = _trainable_copy(pretrained)
-    width = extract(encoder, labelled.subset(torch.arange(1)), data, device=device, precision=precision).shape[1]
+    width = width_of(encoder, labelled, data, device=device, precision=precision)
     classifier = normal_classifier(width, len(labelled.classes), generator=generator, device=device)
     model = nn.Sequential(encoder, classifier).train()
     groups = [

@@ -9,8 +9,8 @@ from timm.optim.lars import Lars
 from torch import Tensor, nn
 
 from ablatrix_models.data.images import ImageSet
-from ablatrix_models.evaluate.classifier import BICUBIC_VIEW, fit, training_view, truncated_classifier, warm_cosine
-from ablatrix_models.evaluate.features import Encoder, Precision, autocast, eval_mode, extract
+from ablatrix_models.evaluate.classifier import BICUBIC_VIEW, features_of_views, fit, truncated_classifier, warm_cosine
+from ablatrix_models.evaluate.features import Encoder, Precision, eval_mode, width_of
 from ablatrix_models.recipe.data import Data
 from ablatrix_models.recipe.evaluate import Linear
 
@@ -58,18 +58,15 @@ def fit_with_lars(
     The release drops a pass's last, incomplete batch, and its batch norm sees one GPU's part of a batch; here batches are of nearly
     equal size, and it sees all of one.
     """
-    width = extract(method.features, train.subset(torch.arange(1)), data, device=device, precision=precision).shape[1]
+    width = width_of(method.features, train, data, device=device, precision=precision)
     head = probe_head(width, len(train.classes), generator=generator, device=device)
     optimizer = lars(head, lr=config.lr, weight_decay=config.weight_decay)
     length = {"epochs": config.epochs, "batch_size": config.batch_size}
     schedule = warm_cosine(optimizer, len(train), **length, warmup_epochs=config.warmup_epochs)
 
-    @torch.no_grad()
-    def features(chosen: Tensor) -> Tensor:
-        images = train.images[chosen.to(train.images.device)]
-        views = training_view(images, data, generator=generator, device=device, view=BICUBIC_VIEW, clamp=True)
-        with autocast(device, precision):
-            return method.features(views).float()
+    features = features_of_views(
+        method, train, data, generator=generator, device=device, precision=precision, view=BICUBIC_VIEW, clamp=True
+    )
 
     def logits(chosen: Tensor) -> Tensor:
         return head(torch.cat([features(part) for part in chosen.split(_CHUNK)]))

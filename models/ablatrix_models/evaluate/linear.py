@@ -13,8 +13,15 @@ from torch.nn import functional
 from torch.optim.lr_scheduler import ExponentialLR, MultiStepLR
 
 from ablatrix_models.data.images import ImageSet
-from ablatrix_models.evaluate.classifier import blank_classifier, fit, normal_classifier, top1, training_view, uniform_classifier
-from ablatrix_models.evaluate.features import Encoder, Precision, autocast, eval_mode, extract
+from ablatrix_models.evaluate.classifier import (
+    blank_classifier,
+    features_of_views,
+    fit,
+    normal_classifier,
+    top1,
+    uniform_classifier,
+)
+from ablatrix_models.evaluate.features import Encoder, Precision, eval_mode, extract, width_of
 from ablatrix_models.evaluate.lars import fit_with_lars
 from ablatrix_models.recipe.data import Data
 from ablatrix_models.recipe.evaluate import Linear
@@ -107,16 +114,15 @@ def fit_on_views(
     precision: Precision,
 ) -> nn.Linear:
     """MoCo's probe: SGD with momentum 0.9 on a fresh view of every image in every epoch, the network frozen in eval mode."""
-    width = extract(method.features, train.subset(torch.arange(1)), data, device=device, precision=precision).shape[1]
+    width = width_of(method.features, train, data, device=device, precision=precision)
     layer = normal_classifier(width, len(train.classes), generator=generator, device=device)
     sgd = torch.optim.SGD(layer.parameters(), lr=config.lr, momentum=0.9, weight_decay=config.weight_decay, fused=True)
     steps = MultiStepLR(sgd, milestones=list(config.milestones), gamma=0.1)
 
+    features = features_of_views(method, train, data, generator=generator, device=device, precision=precision)
+
     def logits(chosen: Tensor) -> Tensor:
-        views = training_view(train.images[chosen.to(train.images.device)], data, generator=generator, device=device)
-        with torch.no_grad(), autocast(device, precision):
-            frozen = method.features(views)
-        return layer(frozen.float())
+        return layer(features(chosen))
 
     with eval_mode(method.features):
         fit(logits, train.labels.to(device), sgd, steps, epochs=config.epochs, batch_size=config.batch_size, generator=generator)

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ablatrix_models.augment import TwoViews
-from ablatrix_models.methods.contract import Diagnostics, Method, Mixture
+from ablatrix_models.methods.contract import Diagnostics, Mixture
+from ablatrix_models.methods.transformer import TransformerMethod
 from ablatrix_models.recipe import mae as config
 from ablatrix_models.recipe.backbone import ViT
 from ablatrix_models.siamese_im.patch_masks import sample_removed, visible_indices
 from ablatrix_models.siamese_im.pixel_targets import norm_patches, patchify, pixel_loss
 from ablatrix_models.siamese_im.positions import fixed_embedding
 from ablatrix_models.siamese_im.token_norm import token_norm
-from ablatrix_models.siamese_im.vit import TOKEN_STD, Encoder, blocks, initialise, token_groups
+from ablatrix_models.siamese_im.vit import TOKEN_STD, blocks, initialise
 
 
 class PixelDecoder(nn.Module):
@@ -45,15 +45,12 @@ class PixelDecoder(nn.Module):
         return self.head(self.norm(decoded[:, 1:]))
 
 
-class MAE(Method):
+class MAE(TransformerMethod):
     """Masked autoencoder (He et al. 2022) on view a; view b goes unused. The embedding is the encoder's own feature."""
 
-    encoder: Encoder
-
     def __init__(self, settings: config.MAE, backbone: ViT, image_size: int) -> None:
-        super().__init__()
+        super().__init__(backbone, image_size)
         self.settings, self.patch = settings, backbone.patch
-        self.encoder = Encoder(backbone, image_size)  # pyright: ignore[reportIncompatibleVariableOverride]
         self.head = nn.Identity()
         self.decoder = PixelDecoder(backbone.width, self.encoder.grid, 3 * backbone.patch**2, settings)
 
@@ -74,11 +71,3 @@ class MAE(Method):
         """Pixels of every patch, (batch, patches, values), from what `removed` leaves."""
         visible = visible_indices(removed).to(images.device, non_blocking=True)
         return self.decoder(self.encoder.tokens(images, visible), visible)
-
-    def cls_features(self, images: Tensor) -> Tensor:
-        """The encoder's CLS output (batch, width) of whole images, after its norm; set eval mode first."""
-        return self.encoder.tokens(images)[:, 0]
-
-    def parameter_groups(self) -> list[dict[str, Any]]:
-        """Matrices and tokens decay; vectors do not."""
-        return token_groups(self)

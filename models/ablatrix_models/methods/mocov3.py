@@ -14,28 +14,22 @@ from ablatrix_models.losses import batch_info_nce, unit
 from ablatrix_models.methods.contract import Diagnostics, Method, Mixture, spread
 from ablatrix_models.methods.heads import mlp
 from ablatrix_models.methods.momentum import follow, follower
+from ablatrix_models.methods.transformer import FollowedTransformer
 from ablatrix_models.recipe import mocov3 as config
 from ablatrix_models.recipe.backbone import ViT
 from ablatrix_models.siamese_im.patch_masks import sample_removed, visible_indices
-from ablatrix_models.siamese_im.schedule import target_momentum
 from ablatrix_models.siamese_im.unigrad import unigrad
-from ablatrix_models.siamese_im.vit import Encoder, token_groups
 
 
-class MoCoV3(Method):
+class MoCoV3(FollowedTransformer[config.MoCoV3]):
     """MoCo v3 (Chen et al. 2021, algorithm 1), and MoCo v3 with mask (Tao et al. 2023, Table 3, last row).
 
     Queries are made of what a mask leaves of the views, keys of the whole views by networks that follow; each query meets the keys
     of all images of the batch, those of other ranks included. The predictor has no copy on the key side.
     """
 
-    encoder: Encoder
-
     def __init__(self, settings: config.MoCoV3, backbone: ViT, image_size: int) -> None:
-        super().__init__()
-        self.settings = settings
-        self.progress = 0.0
-        self.encoder = Encoder(backbone, image_size)  # pyright: ignore[reportIncompatibleVariableOverride]
+        super().__init__(settings, backbone, image_size)
         self.head = _head(backbone.width, settings.projector_layers, settings)
         self.predictor = _head(settings.dim, settings.predictor_layers, settings)
         self.key_encoder = follower(self.encoder)
@@ -47,11 +41,6 @@ class MoCoV3(Method):
             raise ValueError(f"MoCo v3 takes no mixtures, but got {len(mixtures)}. Use mixing: none.")
         queried = (views.a, views.b) if self.settings.symmetric else (views.a,)
         return self.masked_loss(views, [self._removed(view, generator) for view in queried])
-
-    @property
-    def momentum(self) -> float:
-        """The EMA momentum of the next step."""
-        return target_momentum(self.settings.momentum, self.progress, constant=self.settings.momentum_schedule == "constant")
 
     @torch.no_grad()
     def before_step(self) -> None:
@@ -86,25 +75,9 @@ class MoCoV3(Method):
         own = own_rows(torch.arange(len(keys), device=keys.device))
         return batch_info_nce(query, keys, own, self.settings.temperature).mean()
 
-    def after_step(self, progress: float, epoch: int, epochs: int) -> None:
-        """Note how far the run is, for the next step's momentum."""
-        self.progress = progress
-
-    def get_extra_state(self) -> Tensor:
-        """The progress, which the state dict must hold for an exact continuation."""
-        return torch.tensor(self.progress, dtype=torch.float64)
-
-    def set_extra_state(self, state: Tensor) -> None:
-        """Take the progress back."""
-        self.progress = float(state)
-
-    def cls_features(self, images: Tensor) -> Tensor:
-        """See `Method.cls_features`."""
-        return self.encoder.tokens(images)[:, 0]
-
     def parameter_groups(self) -> list[dict[str, Any]]:
         """Matrices and the CLS token decay; vectors do so only with `decay_vectors`."""
-        return super().parameter_groups() if self.settings.decay_vectors else token_groups(self)
+        return Method.parameter_groups(self) if self.settings.decay_vectors else super().parameter_groups()
 
 
 def _head(width: int, layers: int, settings: config.MoCoV3) -> nn.Sequential:

@@ -3,41 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from ablatrix_models.augment import RelativeGeometry, TwoViews
-from ablatrix_models.methods.contract import Diagnostics, Method, Mixture, spread
+from ablatrix_models.methods.contract import Diagnostics, Mixture, spread
 from ablatrix_models.methods.momentum import follow, follower
+from ablatrix_models.methods.transformer import FollowedTransformer
 from ablatrix_models.recipe import siameseim as config
 from ablatrix_models.recipe.backbone import ViT
 from ablatrix_models.siamese_im.heads import Decoder, Projector
 from ablatrix_models.siamese_im.patch_masks import sample_removed, visible_indices
 from ablatrix_models.siamese_im.pixel_targets import norm_patches, patchify, pixel_loss
 from ablatrix_models.siamese_im.positions import relative_embedding
-from ablatrix_models.siamese_im.schedule import target_momentum
 from ablatrix_models.siamese_im.unigrad import feature_terms
-from ablatrix_models.siamese_im.vit import Encoder, token_groups
 
 
-class SiameseIM(Method):
+class SiameseIM(FollowedTransformer[config.SiameseIM]):
     """SiameseIM (Tao et al. 2023) as released, and the variants of its Table 3.
 
     View a is always the masked, online one and view b the target; roles are never swapped. With `views: same` the two views are one,
     so that the target is view a itself, unmasked.
     """
 
-    # Narrower than the contract, which reads them only.
-    encoder: Encoder
-    head: Projector
+    head: Projector  # narrower than the contract, which reads it only
 
     def __init__(self, settings: config.SiameseIM, backbone: ViT, image_size: int) -> None:
-        super().__init__()
-        self.settings, self.patch = settings, backbone.patch
-        self.progress = 0.0
-        self.encoder = Encoder(backbone, image_size)  # pyright: ignore[reportIncompatibleVariableOverride]
+        super().__init__(settings, backbone, image_size)
+        self.patch = backbone.patch
         self.head = Projector(backbone.width, settings)  # pyright: ignore[reportIncompatibleVariableOverride]
         values = settings.dim if settings.target == "feature" else 3 * backbone.patch**2
         self.decoder = Decoder(self.encoder.grid, values, settings)
@@ -50,11 +44,6 @@ class SiameseIM(Method):
         if mixtures:
             raise ValueError(f"SiameseIM takes no mixtures, but got {len(mixtures)}. Use mixing: none.")
         return self.masked_loss(views, sample_removed(self.settings.mask, len(views.a), self.encoder.grid, generator))
-
-    @property
-    def momentum(self) -> float:
-        """The EMA momentum of the next step."""
-        return target_momentum(self.settings.momentum, self.progress, constant=self.settings.momentum_schedule == "constant")
 
     def masked_loss(self, views: TwoViews, removed: Tensor) -> tuple[Tensor, Diagnostics]:
         """The loss for a given mask (batch, patches), True where removed."""
@@ -103,24 +92,6 @@ class SiameseIM(Method):
         loss = pixel_loss(prediction, target, removed if self.settings.scores_removed_only else None)
         return loss, {"loss.attraction": loss.detach()}
 
-    def after_step(self, progress: float, epoch: int, epochs: int) -> None:
-        """Note how far the run is, for the next step's momentum. Raises ValueError for a progress outside 0..1."""
-        if not 0 <= progress <= 1:
-            raise ValueError(f"progress is {progress:g}, but it is a share of the run. Pass steps done over all steps.")
-        self.progress = progress
-
-    def get_extra_state(self) -> Tensor:
-        """The progress, which the state dict must hold for an exact continuation."""
-        return torch.tensor(self.progress, dtype=torch.float64)
-
-    def set_extra_state(self, state: Tensor) -> None:
-        """Take the progress back."""
-        self.progress = float(state)
-
-    def cls_features(self, images: Tensor) -> Tensor:
-        """The encoder's raw CLS output (batch, width) of whole images; set eval mode first."""
-        return self.encoder.tokens(images)[:, 0]
-
     def project(self, images: Tensor) -> Tensor:
         """The projector's mean patch token, (batch, dim), of whole images; set eval mode first."""
         return self.head(self.encoder.tokens(images))[:, 1:].mean(dim=1)
@@ -130,7 +101,3 @@ class SiameseIM(Method):
         if self.settings.target == "pixel":
             return self.project(images)
         return self.target_head(self.target_encoder.tokens(images))[:, 1:].flatten(0, 1)
-
-    def parameter_groups(self) -> list[dict[str, Any]]:
-        """Matrices, and with them CLS and mask token, decay; vectors do not (methods 1.7)."""
-        return token_groups(self)
