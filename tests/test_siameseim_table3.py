@@ -5,11 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 
 from ablatrix import shipped
 from ablatrix.spec import read_recipe
+from ablatrix_models.pretrain import initial_method
 from ablatrix_models.recipe import Recipe
 from ablatrix_models.recipe.augment import Augment
+from ablatrix_models.recipe.backbone import ViT
 from ablatrix_models.recipe.mae import MAE
 from ablatrix_models.recipe.mocov3 import MoCoV3
 from ablatrix_models.recipe.siameseim import SiameseIM
@@ -88,6 +91,19 @@ def test_moco_v3_with_mask_has_the_table_s_loss_on_siameseims_views():
     assert isinstance(method, MoCoV3)
     assert (method.loss, method.mask and method.mask.kind) == ("unigrad", "random")
     assert (found.augment, found.augment_b) == (recipe("(i)").augment, recipe("(i)").augment_b)
+
+
+def test_moco_v3_with_mask_is_judged_by_the_normed_cls_token_that_its_loss_trains_and_the_other_rows_by_their_patches():
+    backbones = {row: recipe(row, "smoke").backbone for row in ROWS}
+
+    assert {row for row, backbone in backbones.items() if isinstance(backbone, ViT) and backbone.pool == "cls"} == {"MoCo-v3 with mask"}
+    assert {row for row, backbone in backbones.items() if isinstance(backbone, ViT) and backbone.final_norm} == {"MAE", "MoCo-v3 with mask"}
+    method = initial_method(recipe("MoCo-v3 with mask", "smoke"), 0).eval()
+    images = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        judged, tokens = method.features(images), method.encoder.tokens(images)  # type: ignore[operator, union-attr]
+        torch.testing.assert_close(method.head(judged), method.project(images))
+    assert torch.equal(judged, tokens[:, 0])
 
 
 def test_colours_of_the_same_view_are_drawn_once_and_those_of_two_views_twice():

@@ -54,6 +54,7 @@ def test_the_tables_of_a_paper_share_their_trials():
 
     assert len(together) < sum(map(len, single.values()))
     assert len(trials("mixmask/table5-imagenet") & trials("mixmask/table3-probability")) == 3  # P = 0.5, three seeds
+    assert len(trials("siameseim/table2a") & trials("siameseim/table3")) == 2  # MAE and row (i), of 400 epochs
     assert len(trials("mixmask/table2-permutation") & trials("mixmask/table5-frameworks")) == 15  # "different": five columns, three seeds
 
 
