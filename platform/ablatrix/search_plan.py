@@ -78,6 +78,15 @@ def objectives(spec: Spec) -> list[Yardstick]:
     return spec.file.search.objectives or [spec.file.metric.of({})]
 
 
+def judged_on_test_images(spec: Spec, profile: str | None, overrides: Sequence[Change]) -> bool:
+    """Whether some suggestion would be preferred for its accuracy on the test images, which then say too much of the best one."""
+    if not any(wanted.name.endswith(".top1") for wanted in objectives(spec)):
+        return False
+    resolver = cells(spec, profile, overrides)
+    tried = [suggested(resolver, 0, chosen) for chosen in corners(dimensions(spec)[0])]
+    return any(cell.recipe and not cell.recipe.data.held_out for cell in tried)
+
+
 def _given(spec: Spec, key: str) -> bool:
     return bool(getattr(spec.file, key)) or (key in spec.document.values and key == "axes")
 

@@ -35,11 +35,14 @@ def facts_of(recipe: Mapping[str, Any], metric: Metric, keys: Mapping[str, str])
 
 
 def shortcuts(recipe: Mapping[str, Any], metric: Metric) -> tuple[str, ...]:
-    """What makes a run cheaper than any paper's, in words: fewer images, fewer labels, an approximate probe."""
+    """What makes a run cheaper than any paper's, in words: fewer images, fewer labels, no test images."""
     flat = dict(flatten(recipe))
     limits = [("data.train_images", "training images"), ("data.test_images", "test images")]
     limits += [("evaluate.knn.labels_per_class", "labels per class")] if metric.name.startswith("knn.") else []
-    return tuple(f"{words} {label(flat[key])} ≠ all" for key, words in limits if flat.get(key) is not None)
+    found = [f"{words} {label(flat[key])} ≠ all" for key, words in limits if flat.get(key) is not None]
+    if held_out := flat.get("data.held_out"):
+        found.append(f"judged on {label(held_out)} training images ≠ the test images")
+    return tuple(found)
 
 
 def _read(recipe: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from ablatrix import plan, spec
+from ablatrix.cli.planned import sense
 from ablatrix.errors import DamagedRecord, InvalidInput
 from ablatrix.records import Report, Result, encode_report
 from ablatrix.search import Search
@@ -288,6 +289,24 @@ def test_a_good_search_and_one_with_a_scheduler_are_good(tmp_path: Path) -> None
     scheduled = text_for("tpe", more="  scheduler: {name: asha, grace_epochs: 1, reduction: 2}\n") + "set: {evaluate.every: 1}\n"
 
     assert problems_of(tmp_path, SEARCH) == problems_of(tmp_path, scheduled) == problems_of(tmp_path, text_for("nsgaii")) == []
+
+
+@pytest.mark.parametrize(
+    ("more", "doubted"),
+    [("", True), ("set: {data.held_out: 16}\n", False), ("profiles: {smoke: {set: {data.held_out: 16}}}\n", True)],
+)
+def test_a_plan_doubts_a_search_that_chooses_by_the_test_images(tmp_path: Path, more: str, doubted: bool) -> None:
+    made = plan.make(spec.load(write_sweep(tmp_path, SEARCH + more)), None, lambda data: "print")
+
+    assert [warning.split(",")[0] for warning in sense(made)] == ["search chooses by the test images"] * doubted
+
+
+def test_a_search_for_the_lowest_training_loss_reads_no_test_image(tmp_path: Path) -> None:
+    made = plan.make(
+        spec.load(write_sweep(tmp_path, SEARCH.replace("{name: knn.top1}", "{name: train.loss, goal: min}"))), None, lambda data: "p"
+    )
+
+    assert sense(made) == []
 
 
 def test_a_profile_makes_a_search_shorter(tmp_path: Path) -> None:

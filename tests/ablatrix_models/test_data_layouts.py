@@ -46,6 +46,23 @@ def test_digits_are_the_last_fifth_of_each_class_and_the_rest():
     assert [round(0.2 * n) for n in per_class.tolist()] == test.labels.bincount().tolist()
 
 
+def test_images_held_out_are_the_first_for_training_and_take_the_test_images_place():
+    whole = load(Data("digits", train_images=300), "train")
+
+    train, judged = (load(Data("digits", train_images=300, held_out=100, test_images=50), split) for split in ("train", "test"))
+
+    assert torch.equal(torch.cat([judged.images, train.images]), whole.images)
+    assert torch.equal(torch.cat([judged.labels, train.labels]), whole.labels)
+    assert len(judged) == 100
+    assert judged.labels.bincount().tolist() == [10] * 10
+    assert not set(as_rows(judged.images)) & set(as_rows(load(Data("digits"), "test").images))
+
+
+def test_holding_every_image_out_is_refused():
+    with pytest.raises(DataError, match=r"data\.held_out is 1438, so none of the 1438 training images of 'digits' is left\. Use fewer"):
+        load(Data("digits", held_out=1438), "train")
+
+
 def test_digits_are_those_of_scikit_learn_scaled_to_bytes():
     grey = official_digits()[0].reshape(-1, 1, 8, 8)
     scaled = np.repeat(np.rint(grey * 255 / 16).astype(np.uint8), 3, axis=1)

@@ -94,6 +94,8 @@ def test_every_problem_is_told_at_once_with_its_place() -> None:
         ({"data": "cifar1000"}, "data.name", "Did you mean 'cifar100'?"),
         ({"data": "folder"}, "data.path", "is needed"),
         ({"data": {"train_images": 100}}, "schedule.batch_size", "more than the 100 training images"),
+        ({"data": {"train_images": 600, "held_out": 100}}, "schedule.batch_size", "more than the 500 training images"),
+        ({"data": {"train_images": 600, "held_out": 600}}, "data.held_out", "none of the 600 training images is left"),
         ({"data": {"image_size": 8}, "mixing": "mixmask", "mask": {"grid": 16}}, "mask.grid", "smaller than a pixel"),
         ({"evaluate": {"knn": "off"}}, "evaluate", "every protocol off"),
         ({"evaluate": {"knn": {"labels_per_class": 2}}}, "evaluate.knn.k", "more than the 20 labelled images"),
@@ -108,6 +110,13 @@ def test_what_cannot_be_run_is_refused_with_place_and_rule(mapping: Any, key: st
 
     assert list(found) == [key]
     assert said in found[key]
+
+
+def test_images_held_out_are_another_trial_whatever_the_test_images() -> None:
+    plain, held, other = (Recipe.read({"data": data}).identity() for data in ({}, {"held_out": 9}, {"held_out": 9, "test_images": 5}))
+
+    assert "held_out" not in plain["data"]
+    assert plain != held == other
 
 
 def test_what_a_run_never_reaches_is_not_refused() -> None:

@@ -46,11 +46,29 @@ def test_a_sound_recipe_is_not_doubted() -> None:
         ({"evaluate__every": 3}, "evaluate.every"),
         ({"data__train_images": None, "schedule__batch_size": 2048, "method__queue": 2048}, "schedule.batch_size"),
         ({"method__queue": 128}, "method.queue"),
+        ({"data__train_images": 68, "data__held_out": 5}, "method.queue"),
         ({"evaluate__knn__k": 65}, "evaluate.knn.k"),
     ],
 )
 def test_what_is_probably_not_meant_is_doubted(changes: dict[str, object], key: str) -> None:
     assert key in places(**changes)
+
+
+VIT = {"mixing": "none", "backbone__name": "vit-tiny", "backbone__patch": 2}
+
+
+@pytest.mark.parametrize(
+    ("method", "backbone", "keys"),
+    [
+        ("mae", {}, {"backbone.final_norm", "backbone.train_patch_embedding"}),
+        ("mae", {"backbone__final_norm": True, "backbone__train_patch_embedding": True}, set()),
+        ("mocov3", {}, {"backbone.pool"}),
+        ("mocov3", {"backbone__pool": "cls"}, {"backbone.pool"}),
+        ("mocov3", {"backbone__pool": "cls", "backbone__final_norm": True}, set()),
+    ],
+)
+def test_an_encoder_that_is_not_the_method_s_own_is_doubted(method: str, backbone: dict[str, object], keys: set[str]) -> None:
+    assert places(method__name=method, **VIT, **backbone) == keys
 
 
 @pytest.mark.parametrize(

@@ -64,6 +64,13 @@ def test_a_cheaper_protocol_is_not_comparable_and_says_in_what(study):
     assert found.low is None
 
 
+def test_a_number_on_training_images_held_out_is_not_comparable(study):
+    study.give("grid=4", mask__grid=4, data__held_out=5000)
+    study.finish("grid=4", 67.6, 67.6, 67.7)
+
+    assert cells_of(study)["grid=4"].verdict.because == ("judged on 5000 training images ≠ the test images",)
+
+
 def test_another_metric_is_another_protocol(new_study):
     study = new_study({"grid": ["4"]}, metric="linear.top1")
     study.plan["table"]["published"] = ["mixmask/table1"]

@@ -31,6 +31,12 @@ class Data:
     image_size: int = value(32, "pixels per side that the network sees", low=4, high=1024)
     train_images: int | None = value(None, "use only the first n training images", low=1)
     test_images: int | None = value(None, "use only the first n test images", low=1)
+    held_out: int | None = value(
+        None,
+        "set the first n training images apart and judge on them, not on the test images: where something is chosen by the result",
+        low=1,
+        added=True,
+    )
     mean: tuple[float, float, float] = value((0.4914, 0.4822, 0.4465), "per RGB channel, of pixels in 0..1", low=0.0, high=1.0)
     std: tuple[float, float, float] = value((0.2023, 0.1994, 0.2010), "per RGB channel, of pixels in 0..1", low=1e-6)
 
@@ -47,8 +53,14 @@ class Data:
         """How many images of `split` are used at most; None means all."""
         return self.train_images if split == "train" else self.test_images
 
+    def trained_on(self, images: int) -> int:
+        """How many of `images` training images are trained on: without those held out."""
+        return images - (self.held_out or 0)
+
     def problems(self) -> Iterator[Problem]:
         """Rules across fields."""
+        if self.train_images is not None and self.trained_on(self.train_images) < 1:
+            yield Problem("held_out", f"is {self.held_out}, so none of the {self.train_images} training images is left. Use fewer.")
         if self.name not in DATASETS:
             yield Problem("name", f"is {self.name!r}, which is no known dataset. {nearest(self.name, list(DATASETS))}")
         if self.name in ("folder", "parquet") and not self.path:

@@ -79,12 +79,13 @@ def build(cls: type[Config], mapping: object, known: Known | None = None) -> tup
         if key not in fields:
             problems.append(Problem(str(key), f"is not a known key. {nearest(str(key), list(fields))}"))
             continue
+        whole = _completed(raw, _own_defaults(cls).get(key))
         if known is not None and isinstance(raw, Mapping):
             if (key, id(raw)) not in known:
-                known[key, id(raw)] = (raw, *convert(hints[key], raw))
+                known[key, id(raw)] = (raw, *convert(hints[key], whole))
             _, converted, found = known[key, id(raw)]
         else:
-            converted, found = convert(hints[key], raw)
+            converted, found = convert(hints[key], whole)
         found = found or _range_problems(fields[key], converted)
         problems += [p.below(key) for p in found]
         values[key] = converted
@@ -99,6 +100,21 @@ def build(cls: type[Config], mapping: object, known: Known | None = None) -> tup
 @functools.cache
 def _hints(cls: type) -> dict[str, Any]:
     return typing.get_type_hints(cls)
+
+
+@functools.cache
+def _own_defaults(cls: type) -> dict[str, dict[str, Any]]:
+    """The sections that `cls` fills in otherwise than their own class would, such as MAE's mask: field -> the values of its default."""
+    factories = {f.name: f.default_factory for f in dataclasses.fields(cls) if f.default_factory is not dataclasses.MISSING}
+    defaults = {name: factory() for name, factory in factories.items()}
+    return {name: dict(vars(default)) for name, default in defaults.items() if default != type(default)()}
+
+
+def _completed(raw: object, default: Mapping[str, Any] | None) -> object:
+    """`raw` with what it leaves out of a section put in from `default`; as it is where there is none, or where it is no section."""
+    if default is None or not isinstance(raw, Mapping | str):
+        return raw
+    return {**default, **(raw if isinstance(raw, Mapping) else {"kind": raw})}
 
 
 def tagged(union: Any, name: object) -> Any:

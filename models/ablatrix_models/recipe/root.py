@@ -62,7 +62,7 @@ class Recipe:
                 f"is {self.mask.grid}, but images are {self.data.image_size} pixels wide, so a cell would be smaller than a pixel. "
                 f"Use {self.data.image_size} or less.",
             )
-        limit = self.data.train_images
+        limit = None if self.data.train_images is None else self.data.trained_on(self.data.train_images)
         if limit is not None and self.schedule.epochs and self.schedule.batch_size > limit:
             yield Problem(
                 "schedule.batch_size", f"is {self.schedule.batch_size}, more than the {limit} training images. Use {limit} or less."
@@ -85,6 +85,8 @@ class Recipe:
         kept["result_version"] = RESULT_VERSION
         if isinstance(self.method, MASKED):
             kept["method"] = self.method.reached(kept["method"])
+        if self.data.held_out:
+            del kept["data"]["test_images"]
         if one_view(self.method):
             del kept["augment_b"]
         kept["mixing"] = {name: kept["mixing"][name] for name in ("kind", *self.mixing.read())}

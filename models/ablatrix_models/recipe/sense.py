@@ -6,8 +6,11 @@ import functools
 import math
 from collections.abc import Iterator
 
+from ablatrix_models.recipe.backbone import ViT
 from ablatrix_models.recipe.fields import Problem
+from ablatrix_models.recipe.mae import MAE
 from ablatrix_models.recipe.mask import Mask
+from ablatrix_models.recipe.mocov3 import MoCoV3
 from ablatrix_models.recipe.root import Recipe
 
 # Training images: CIFAR-100, Tiny-ImageNet and ImageNet as in MixMask's appendix A; the others as counted from their files.
@@ -28,6 +31,7 @@ STEPS = 64  # of the sums over areas and aspect ratios
 def doubts(recipe: Recipe) -> Iterator[Problem]:
     """Everything about a recipe that its author should know before it runs."""
     yield from _mask_doubts(recipe)
+    yield from _encoder_doubts(recipe)
     if recipe.schedule.epochs:
         yield from _schedule_doubts(recipe)
         yield from _data_doubts(recipe)
@@ -42,6 +46,16 @@ def _mask_doubts(recipe: Recipe) -> Iterator[Problem]:
         yield Problem("mask.grid", f"is {mask.grid}, which does not divide {size} pixels: cells are {narrow} or {narrow + 1} wide.")
     if mask.kind == "blocked" and (share := empty_share(mask)) > EMPTY_SHARE:
         yield Problem("mask.min_block", f"is {mask.min_block}: {share:.0%} of the masks will be empty, and show the partner alone.")
+
+
+def _encoder_doubts(recipe: Recipe) -> Iterator[Problem]:
+    method, vit = recipe.method, recipe.backbone
+    if isinstance(method, MAE) and isinstance(vit, ViT):
+        for key in ("final_norm", "train_patch_embedding"):
+            if not getattr(vit, key):
+                yield Problem(f"backbone.{key}", "is false, as for SiameseIM, but MAE's release has it true.")
+    if isinstance(method, MoCoV3) and isinstance(vit, ViT) and (vit.pool, vit.final_norm) != ("cls", True):
+        yield Problem("backbone.pool", "is not cls with final_norm: true, which is what MoCo v3's heads and its probe read.")
 
 
 def _schedule_doubts(recipe: Recipe) -> Iterator[Problem]:
@@ -74,7 +88,8 @@ def _data_doubts(recipe: Recipe) -> Iterator[Problem]:
 def train_images(recipe: Recipe) -> int | None:
     """How many images an epoch has; None where only the files know."""
     known, limit = TRAIN_IMAGES.get(recipe.data.name), recipe.data.train_images
-    return min(known, limit) if known and limit else known or limit
+    images = min(known, limit) if known and limit else known or limit
+    return images and recipe.data.trained_on(images)
 
 
 @functools.cache

@@ -19,6 +19,7 @@ from ablatrix.identity import digest
 from ablatrix.packing import room
 from ablatrix.plan import Plan
 from ablatrix.schema import Budget, Resources
+from ablatrix.search_plan import judged_on_test_images
 from ablatrix.store import Store
 
 DRIVER = Path("/proc/driver/nvidia/gpus")
@@ -169,14 +170,20 @@ def probed(plan: Plan, store: Store, cells: set[str]) -> dict[str, Measure]:
 
 
 def sense(plan: Plan) -> list[str]:
-    """Doubts about the cells' recipes, each told once with the first cell that it concerns."""
+    """Doubts about the cells' recipes, each told once with the first cell that it concerns, and about what a search chooses by."""
     from ablatrix_models.recipe.sense import doubts
 
     found: dict[str, list[str]] = {}
     for cell in plan.cells:
         for doubt in doubts(cell.recipe) if cell.recipe else ():
             found.setdefault(f"{doubt.key} {doubt.message}", []).append(cell.id)
-    return [f"{message} ({cells[0]}{f' and {len(cells) - 1} more cells' if len(cells) > 1 else ''})" for message, cells in found.items()]
+    told = [f"{message} ({cells[0]}{f' and {len(cells) - 1} more cells' if len(cells) > 1 else ''})" for message, cells in found.items()]
+    if plan.spec.file.search and judged_on_test_images(plan.spec, plan.profile, plan.overrides):
+        told.append(
+            "search chooses by the test images, so the best suggestion's accuracy on them is too high to report. Set data.held_out, which "
+            "judges on training images set apart, and run the best on the test images as a sweep."
+        )
+    return told
 
 
 def told(expected: Forecast, store: Store) -> list[str]:

@@ -36,6 +36,24 @@ def test_the_rows_of_table_3_differ_from_each_other(table3: dict[str, dict[str, 
 
 
 @pytest.mark.parametrize(
+    ("method", "given", "mask"),
+    [
+        ("mae", {"ratio": 0.9}, PatchMask("random", 0.9)),
+        ("mae", {"kind": "blockwise", "min_block": 4}, PatchMask("blockwise", 0.75, 4)),
+        ("mae", "blockwise", PatchMask("blockwise", 0.75)),
+        ("mae", {}, PatchMask("random", 0.75)),
+        ("mocov3", {"ratio": 0.4}, PatchMask("random", 0.4)),
+        ("mocov3", None, None),
+        ("siameseim", {"ratio": 0.5}, PatchMask("blockwise", 0.5)),
+    ],
+)
+def test_what_a_mask_leaves_out_is_the_method_s_own(method: str, given: Any, mask: PatchMask | None) -> None:
+    recipe = Recipe.read({"method": {"name": method, "mask": given}, "backbone": {"name": "vit-tiny", "patch": 4}})
+
+    assert recipe.method.mask == mask  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
     ("mapping", "key", "message"),
     [
         ({"target": "pixel"}, "loss", "is unigrad, but pixel targets have no negatives. Use l2."),
