@@ -85,7 +85,9 @@ def _emphasis(report: Report) -> list[str]:
         partial = any(not c.complete and c.mean is not None for c in report.cells)
         sentences.append(f"{best}, among the cells with all their seeds." if partial else f"{best}.")
     if any(c.tied for c in report.cells):
-        sentences.append("Underlined: cannot be told from the best (the paired 95 % t interval of the difference contains 0).")
+        alike = any(c.tied and c.to_best and c.to_best.low is None for c in report.cells)
+        why = "the paired 95 % t interval of the difference contains 0" + ", or all seeds differ alike and nothing tells the spread" * alike
+        sentences.append(f"Underlined: cannot be told from the best ({why}).")
     return sentences
 
 
@@ -102,10 +104,11 @@ def _baseline(report: Report) -> list[str]:
     deltas = [c.delta for c in report.cells if c.delta]
     if not deltas:
         return []
-    if all(d.low is None for d in deltas):
+    if all(d.n == 1 for d in deltas):
         return [f"Δ: difference to {report.baseline}; with one common seed there is no interval."]
     interval = "with its paired 95 % t interval, not corrected for the number of cells"
-    return [f"Δ: difference to {report.baseline} over common seeds, {interval}."]
+    without = any(d.n > 1 and d.low is None for d in deltas)
+    return [f"Δ: difference to {report.baseline} over common seeds, {interval}{'; none where all seeds differ alike' if without else ''}."]
 
 
 def _legend(report: Report) -> list[str]:

@@ -15,6 +15,8 @@ from ablatrix_reports.margin import Sampled
 from ablatrix_reports.plan import Plan, PlannedClaim
 from ablatrix_reports.report import Cell
 
+MAX_NAMED = 10  # cells in one sentence
+
 
 def judge(plan: Plan, cells: Sequence[Cell]) -> tuple[ClaimVerdict, ...]:
     """Every claim of the plan against the cells as they stand."""
@@ -27,7 +29,7 @@ def _judge(planned: PlannedClaim, cases: Sequence[Case], cells: Sequence[Cell]) 
     blank = ClaimVerdict(planned.text, planned.check, _scope(planned), "not asked", None, None, None, None, 0, None, ())
     absent = [str(ref) for case in cases for ref, place in case.cells.items() if place is None or cells[place].excluded is not None]
     if absent or not cases:
-        return replace(blank, reason=f"no such cell here: {', '.join(dict.fromkeys(absent)) or 'none of those it names'}")
+        return replace(blank, reason=f"no such cell here: {_some(list(dict.fromkeys(absent)), ', ') or 'none of those it names'}")
     named = {place for case in cases for place in case.cells.values() if place is not None}
     sampled = [_sampled(planned, case, cells) for case in cases]
     verdicts = tuple(_case(case, form, cells) for case, form in zip(cases, sampled, strict=True))
@@ -35,7 +37,7 @@ def _judge(planned: PlannedClaim, cases: Sequence[Case], cells: Sequence[Cell]) 
     if unfinished:
         have, want = sum(c.n for c in unfinished), sum(c.planned for c in unfinished)
         open_cases = tuple(replace(case, state="undecided") for case in verdicts)
-        reason = f"cells are missing: {have} of {want} trials of {'; '.join(c.id for c in unfinished)}"
+        reason = f"cells are missing: {have} of {want} trials of {_some([c.id for c in unfinished], '; ')}"
         return replace(blank, state="undecided", reason=reason, cases=open_cases)
     if mixed := next((sorted(names) for case in cases if len(names := _metrics(case, cells)) > 1), None):
         return replace(blank, state="undecided", reason=f"its cells have different metrics: {', '.join(mixed)}", cases=verdicts)
@@ -43,6 +45,11 @@ def _judge(planned: PlannedClaim, cases: Sequence[Case], cells: Sequence[Cell]) 
     if len(known) < len(sampled):
         return replace(blank, state="undecided", reason="its cells have no seed in common", cases=verdicts)
     return _decided(replace(blank, cases=verdicts), margin.smallest(known))
+
+
+def _some(names: Sequence[str], between: str) -> str:
+    rest = len(names) - MAX_NAMED
+    return between.join([*names[:MAX_NAMED], *([f"{rest} more"] if rest > 0 else [])])
 
 
 def _scope(planned: PlannedClaim) -> str | None:
@@ -55,14 +62,13 @@ def _scope(planned: PlannedClaim) -> str | None:
 def _decided(blank: ClaimVerdict, form: Sampled) -> ClaimVerdict:
     low, high = margin.interval(form)
     state, n = _state(low, high), margin.common_seeds(form)
-    bounded = math.isfinite(low) or math.isfinite(high)
-    reason, needed = None, None
+    needed = margin.seeds_needed(form) if state == "undecided" and n > 1 else None
+    reason = None
     if state == "undecided" and n == 1:
         reason = f"one seed; read as a point it {'holds' if margin.estimate(form) > 0 else 'does not hold'}"
-    elif state == "undecided" and not bounded:
+    elif state == "undecided" and needed is None and not (math.isfinite(low) and math.isfinite(high)):
         reason = "all seeds give the same difference, so nothing tells its spread"
     elif state == "undecided":
-        needed = margin.seeds_needed(form)
         reason = f"the interval contains 0; {f'about {needed} seeds' if needed else 'more than 1000 seeds'} would settle it"
     return replace(
         blank, state=state, reason=reason, margin=margin.estimate(form), low=_finite(low), high=_finite(high), n=n, seeds_needed=needed

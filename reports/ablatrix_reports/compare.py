@@ -56,7 +56,7 @@ def _against(cell: Cell, leader: Cell | None) -> Cell:
     if cell.complete and cell.mean == leader.mean:
         return replace(cell, best=True)
     difference = paired_difference(cell.values, leader.values)
-    return replace(cell, to_best=difference, tied=bool(difference and difference.contains_zero))
+    return replace(cell, to_best=difference, tied=bool(difference and difference.tied))
 
 
 def _with_delta(cells: Sequence[Cell], baseline: dict[str, str]) -> list[Cell]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 from ablatrix_reports.judgement import CaseVerdict, ClaimVerdict, Trend
@@ -26,6 +26,15 @@ def outcome(report: Report) -> Outcome:
     return "reproduced" if set(states) == {"holds"} else "undecided"
 
 
+def conclusion(report: Report) -> str:
+    """`reproduced (of 3 claims: 3 hold)`, and of what alone it speaks where the protocol is not the paper's."""
+    found, said = outcome(report), summary(report)
+    judged = found in ("reproduced", "not reproduced")
+    cheaper = report.profile is not None or any(cell.verdict and cell.verdict.kind == "not comparable" for cell in report.cells)
+    scope = " in orders and differences, under another protocol than the paper's" if judged and cheaper else ""
+    return f"{found}{scope}" + (f" ({said})" if said else "")
+
+
 def missing(report: Report) -> list[Cell]:
     """The cells that lack a planned value."""
     return [cell for cell in report.cells if cell.excluded is None and not cell.complete]
@@ -47,7 +56,7 @@ def protocol_notes(report: Report) -> list[str]:
     for cell in report.cells:
         if cell.verdict and cell.verdict.because:
             grouped.setdefault(f"{cell.verdict.kind}, because {'; '.join(cell.verdict.because)}", []).append(cell_name(cell))
-    return [_grouped(report, text, names) for text, names in grouped.items()]
+    return _grouped(report, grouped)
 
 
 def paper_notes(report: Report) -> list[str]:
@@ -56,7 +65,7 @@ def paper_notes(report: Report) -> list[str]:
     for cell in report.cells:
         if cell.published and cell.published.note:
             grouped.setdefault(f"the paper: {cell.published.note}", []).append(cell_name(cell))
-    return [_grouped(report, text, names) for text, names in grouped.items()]
+    return _grouped(report, grouped)
 
 
 def paper_caption(report: Report) -> list[str]:
@@ -67,7 +76,9 @@ def paper_caption(report: Report) -> list[str]:
     sentences = [f"Paper: the published number ({', '.join(report.published)})."]
     verdicts = {cell.verdict.kind for cell in cells if cell.verdict}
     if verdicts & {"agrees", "higher", "lower"}:
-        sentences.append("Agrees: within the 95 % prediction interval of a mean of the paper's runs, at our spread.")
+        sentences.append(
+            f"Agrees: within the 95 % prediction interval of a mean of the paper's runs, at our spread: {_widths(cells)} here."
+        )
     if "not comparable" in verdicts:
         sentences.append(f"{OTHER_PROTOCOL} another protocol than the paper's: only orders and differences can be compared, not values.")
     if any(cell.published and cell.published.weak for cell in cells):
@@ -95,7 +106,7 @@ def comparisons(report: Report) -> list[tuple[str, str, str]]:
             if difference is None or difference.p is None or difference.holm is None:
                 continue
             words = f"{_bounded(difference.mean, difference.low, difference.high, digits[cell.metric.name])}, p = {difference.p:.2g}, "
-            words += f"Holm {difference.holm:.2g}" + (_needed(difference.seeds_needed) if difference.contains_zero else "")
+            words += f"Holm {difference.holm:.2g}" + (_needed(difference.seeds_needed) if difference.tied else "")
             found.append((cell.id, name, words))
     return found
 
@@ -142,10 +153,16 @@ def claim_text(claim: ClaimVerdict) -> str:
     return f"{claim.text} (for {claim.scope})" if claim.scope else claim.text
 
 
-def _grouped(report: Report, text: str, names: Sequence[str]) -> str:
-    if len(names) == sum(cell.published is not None for cell in report.cells):
-        return f"All cells: {text}"
-    return f"{'; '.join(names)}: {text}"
+def _grouped(report: Report, grouped: Mapping[str, Sequence[str]]) -> list[str]:
+    every = sum(cell.published is not None for cell in report.cells)
+    return [f"{'All cells' if len(names) == every else '; '.join(names)}: {text}" for text, names in grouped.items()]
+
+
+def _widths(cells: Sequence[Cell]) -> str:
+    """How far the paper's number may lie off and still agree: `± 0.9`, or `± 0.9 to ± 14`, so that a wide interval proves nothing."""
+    bounds = [(cell.verdict.low, cell.verdict.high) for cell in cells if cell.verdict]
+    halves = sorted((high - low) / 2 for low, high in bounds if low is not None and high is not None)
+    return " to ".join(dict.fromkeys(f"± {half:.2g}" for half in (halves[0], halves[-1])))
 
 
 def _needed(seeds: int | None) -> str:

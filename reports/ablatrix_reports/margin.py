@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ablatrix.claim import Call, CellRef, Comparison, Number, Sum, Term
-from ablatrix_reports.statistics import POWER, TAIL, first_above, half_width, summarise
+from ablatrix_reports.statistics import POWER, TAIL, exactly, first_above, half_width, summarise
 
 Values = Mapping[int, float]  # by seed
 
@@ -123,7 +123,9 @@ def _sample(form: Linear, values: Mapping[CellRef, Values]) -> Sample | None:
     if not weights:
         return Sample(form.constant, 0.0, EXACT)
     seeds = sorted(set.intersection(*(set(values[ref]) for ref in weights)))
-    found = summarise([form.constant + math.fsum(weight * values[ref][seed] for ref, weight in weights.items()) for seed in seeds])
+    size = max((abs(weight * values[ref][seed]) for ref, weight in weights.items() for seed in seeds), default=0.0)
+    sums = [form.constant + math.fsum(weight * values[ref][seed] for ref, weight in weights.items()) for seed in seeds]
+    found = summarise(exactly(sums, size))
     return None if found.mean is None else Sample(found.mean, found.std or None, found.n)
 
 

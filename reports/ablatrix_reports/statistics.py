@@ -12,6 +12,7 @@ LEVEL = 0.95
 TAIL = (1 - LEVEL) / 2
 POWER = 0.8
 MAX_SEEDS = 1000  # more than anyone runs
+ROUNDING = 1e-6  # of the size of the values: what float32 makes of equal differences; accuracies step by more
 
 
 @dataclass(frozen=True)
@@ -25,8 +26,9 @@ class Summary:
 
 @dataclass(frozen=True)
 class Difference:
-    """The mean difference over the `n` common seeds, with its 95 % interval: None below two seeds, where there is none.
+    """The mean difference over the `n` common seeds, with its 95 % interval.
 
+    There is none with one seed, and none where all seeds differ alike, as coarse metrics do by chance: nothing then tells the spread.
     `p` belongs to the two-sided paired t test, and `holm` is p corrected for all comparisons of the table (Holm 1979); None without a
     spread. `seeds_needed`: how many seeds would probably (80 %) tell the two apart if mean and spread stay; None where they are told
     apart, where nothing says so, and beyond 1000.
@@ -41,9 +43,11 @@ class Difference:
     seeds_needed: int | None = None
 
     @property
-    def contains_zero(self) -> bool | None:
-        """Whether the two cannot be told apart; None where no interval says so."""
-        return None if self.low is None or self.high is None else self.low <= 0 <= self.high
+    def tied(self) -> bool | None:
+        """Whether the two cannot be told apart: the interval contains 0, or there is none in spite of several seeds. None with one."""
+        if self.n < 2:
+            return None
+        return self.low is None or self.high is None or self.low <= 0 <= self.high
 
 
 def summarise(values: Sequence[float]) -> Summary:
@@ -57,10 +61,19 @@ def summarise(values: Sequence[float]) -> Summary:
     return Summary(mean, math.sqrt(math.fsum((v - mean) ** 2 for v in values) / (n - 1)), n)
 
 
+def exactly(values: Sequence[float], size: float) -> list[float]:
+    """`values`, or as often their first where they differ by no more than rounding does in numbers of this `size`.
+
+    12.5 - 12.3 and 61.1 - 60.9 are one difference to a reader and two to a computer, whose spread of 1e-15 would prove anything.
+    """
+    alike = values and max(values) - min(values) <= ROUNDING * size
+    return [values[0]] * len(values) if alike else list(values)
+
+
 def mean_interval(values: Sequence[float]) -> tuple[float, float] | None:
-    """The 95 % t interval of the mean (Student 1908); None below two values."""
+    """The 95 % t interval of the mean (Student 1908); None below two values, and where nothing tells the spread."""
     summary = summarise(values)
-    if summary.mean is None or summary.std is None:
+    if summary.mean is None or not summary.std:
         return None
     half = half_width(summary.std, summary.n)
     return summary.mean - half, summary.mean + half
@@ -69,16 +82,18 @@ def mean_interval(values: Sequence[float]) -> tuple[float, float] | None:
 def paired_difference(values: Mapping[int, float], reference: Mapping[int, float]) -> Difference | None:
     """`values - reference` over their common seeds, with the paired 95 % t interval; None where no seed is common.
 
-    Both map seeds to values. Seeds are paired because equal seeds share what chance decides in both cells. Differences
-    that are all equal give an interval of no width.
+    Both map seeds to values. Seeds are paired because equal seeds share what chance decides in both cells.
     """
-    differences = [values[seed] - reference[seed] for seed in sorted(values.keys() & reference.keys())]
+    common = sorted(values.keys() & reference.keys())
+    size = max((abs(v) for seed in common for v in (values[seed], reference[seed])), default=0.0)
+    differences = exactly([values[seed] - reference[seed] for seed in common], size)
     found = summarise(differences)
     if found.mean is None:
         return None
-    low, high = mean_interval(differences) or (None, None)
-    if not found.std or low is None or high is None:
-        return Difference(found.mean, low, high, found.n)
+    interval = mean_interval(differences)
+    if interval is None or not found.std:
+        return Difference(found.mean, None, None, found.n)
+    low, high = interval
     needed = seeds_needed(found.mean, found.std, found.n) if low <= 0 <= high else None
     return Difference(found.mean, low, high, found.n, p_value(found.mean, found.std, found.n), None, needed)
 

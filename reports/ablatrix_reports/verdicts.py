@@ -13,10 +13,21 @@ from ablatrix_reports.facts import PROTOCOL, Facts, facts_of, keys_of, shortcuts
 from ablatrix_reports.judgement import Published, Verdict
 from ablatrix_reports.plan import Plan
 from ablatrix_reports.published import Publication, Table, Value
+from ablatrix_reports.published_file import Labels
 from ablatrix_reports.report import Cell
-from ablatrix_reports.statistics import half_width
+from ablatrix_reports.statistics import exactly, half_width, summarise
 
 ROUNDING = 0.05  # papers print one decimal
+
+
+@dataclass(frozen=True)
+class _Candidate:
+    """A number of the paper, what its row and column vary, and what else it states."""
+
+    cell: published.Cell
+    value: Value
+    levels: Labels
+    stated: Labels
 
 
 @dataclass(frozen=True)
@@ -51,15 +62,15 @@ def verdict(values: Sequence[float], paper: Sequence[float], runs: int | None, d
     of the difference takes our spread for the paper's too (`s * t * sqrt(1/n + 1/runs)`), and grants the paper its rounding.
     """
     n = len(values)
-    mean = math.fsum(values) / n
+    found = summarise(exactly(values, max(map(abs, values))))
+    mean = found.mean or 0.0
     nearest = min(paper, key=lambda number: abs(mean - number))
     difference = mean - nearest
     if differences:
         return Verdict("not comparable", tuple(differences), difference)
-    spread = math.sqrt(math.fsum((v - mean) ** 2 for v in values) / (n - 1)) if n > 1 else 0.0
-    if not spread:
+    if not found.std:
         return Verdict("undecided", ("one seed has no spread to judge by" if n == 1 else "all seeds are equal",), difference)
-    half = half_width(spread * math.sqrt(1 + n / (runs or 1)), n) + ROUNDING
+    half = half_width(found.std * math.sqrt(1 + n / (runs or 1)), n) + ROUNDING
     kind = "agrees" if abs(difference) <= half else "higher" if difference > 0 else "lower"
     return Verdict(kind, (), difference, difference - half, difference + half)
 
@@ -71,13 +82,19 @@ def _matches(
     facts = {c.id: facts_of(recipes[c.id], c.metric, keys) for c in cells if c.id in recipes and not _untrained(recipes[c.id])}
     # A level of the sweep says what the recipe has no key for, such as the row of a table.
     known = {c.id: {a: (level,) for a, level in c.levels.items() if a in publication.axes} | facts[c.id] for c in cells if c.id in facts}
-    varied, everything = _varied(plan, publication, keys), _differing(known)
+    candidates = [_candidate(cell, cell.value) for cell in table.cells if cell.value]
+    own_axes = set(table.axes)
+    everything = {name for name in _differing(known) if name in own_axes or name not in PROTOCOL}
+    axes = _varied(plan, publication, keys)
+    varied = everything if axes is None else {name for name in axes if name in own_axes or name not in PROTOCOL}
     off_grid = {cell.id for cell in plan.cells if cell.included}
-    found = {}
-    for cell_id, own in known.items():
-        names = everything if varied is None or cell_id in off_grid else varied
-        found[cell_id] = _match(table, own, {name for name in names if name in table.axes or name not in PROTOCOL})
+    found = {id: _match(table, candidates, own, everything if id in off_grid else varied) for id, own in known.items()}
     return {cell_id: match for cell_id, match in found.items() if match}
+
+
+def _candidate(cell: published.Cell, value: Value) -> _Candidate:
+    stated = {name: allowed for name, allowed in value.protocol.facts().items() if name not in cell.levels}
+    return _Candidate(cell, value, cell.levels, stated)
 
 
 def _varied(plan: Plan, publication: Publication, keys: Mapping[str, str]) -> set[str] | None:
@@ -94,17 +111,22 @@ def _differing(known: Mapping[str, Facts]) -> set[str]:
     return {name for name in names if len({facts.get(name) for facts in known.values()}) > 1}
 
 
-def _match(table: Table, facts: Facts, varied: set[str]) -> _Match | None:
-    """The number with the fewest differences; the first of equally near ones."""
-    found: list[_Match] = []
-    for cell in table.cells:
-        if cell.value is None or not all(_agree(facts.get(name, ()), allowed) for name, allowed in cell.levels.items()):
+def _match(table: Table, candidates: Sequence[_Candidate], facts: Facts, varied: set[str]) -> _Match | None:
+    """The number with the fewest differences, and of equally near ones that whose row and column vary most of what the sweep varies.
+
+    So a sweep over masks gets the row `blocked`, and not that of a grid for which the paper leaves the mask open.
+    """
+    found: list[tuple[int, int, _Candidate, Labels]] = []
+    for candidate in candidates:
+        if not all(_agree(facts.get(name, ()), allowed) for name, allowed in candidate.levels.items()):
             continue
-        stated = {name: allowed for name, allowed in cell.value.protocol.facts().items() if name in facts and name not in cell.levels}
-        off = {name: allowed for name, allowed in stated.items() if not _agree(facts[name], allowed)}
+        off = {name: allowed for name, allowed in candidate.stated.items() if name in facts and not _agree(facts[name], allowed)}
         if not varied & off.keys():
-            found.append(_Match(table, cell.value, cell.rivals, tuple(_difference(n, facts[n], allowed) for n, allowed in off.items())))
-    return min(found, key=lambda match: len(match.differences), default=None)
+            found.append((len(off), -len(varied & candidate.levels.keys()), candidate, off))
+    if not found:
+        return None
+    _, _, best, off = min(found, key=lambda each: each[:2])
+    return _Match(table, best.value, best.cell.rivals, tuple(_difference(name, facts[name], allowed) for name, allowed in off.items()))
 
 
 def _agree(ours: Sequence[str], allowed: Sequence[str]) -> bool:

@@ -90,10 +90,19 @@ def test_a_claim_over_cells_that_a_profile_dropped_is_not_asked(study):
     assert verdict.reason == "no such cell here: cell(grid=16)"
 
 
-def test_an_equal_difference_of_all_seeds_is_no_proof(new_study):
+@pytest.mark.parametrize("values", [((60.0, 61.0), (60.5, 61.5)), ((12.3, 60.9), (12.5, 61.1))], ids=["exactly", "but for rounding"])
+def test_an_equal_difference_of_all_seeds_is_no_proof(new_study, values):
     study = new_study({"grid": ["2", "4"]}, seeds=(0, 1))
-    study.finish("grid=2", 60.0, 61.0)
-    study.finish("grid=4", 60.5, 61.5)
+    study.finish("grid=2", *values[0])
+    study.finish("grid=4", *values[1])
     (verdict,) = judged(study, {"check": "cell(grid=4) > cell(grid=2)"})
 
     assert (verdict.state, verdict.reason) == ("undecided", "all seeds give the same difference, so nothing tells its spread")
+
+
+def test_a_claim_of_which_one_part_tells_no_spread_says_so_instead_of_asking_for_seeds(study):
+    study.finish("data=a,grid=8", 60.5, 61.5, 62.5)
+    (verdict,) = judged(study, {"check": "cell(grid=4) > cell(grid=2) and cell(grid=8) > cell(grid=2)", "for": {"data": "a"}})
+
+    assert (verdict.state, verdict.seeds_needed) == ("undecided", None)
+    assert verdict.reason == "all seeds give the same difference, so nothing tells its spread"

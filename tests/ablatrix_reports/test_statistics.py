@@ -80,7 +80,7 @@ def test_the_interval_contains_zero_exactly_where_the_t_test_cannot_tell(pairs: 
 
     assert found is not None
     if abs(p - 0.05) > 1e-9:
-        assert found.contains_zero == (p > 0.05)
+        assert found.tied == (p > 0.05)
 
 
 @given(st.dictionaries(st.integers(0, 9), accuracies, min_size=2), st.dictionaries(st.integers(0, 9), accuracies, min_size=2))
@@ -92,16 +92,43 @@ def test_swapping_the_two_mirrors_the_interval(a: dict[int, float], b: dict[int,
     else:
         assert one.mean == pytest.approx(-other.mean)
         assert one.n == other.n == len(a.keys() & b.keys())
-        assert one.contains_zero == other.contains_zero
+        assert one.tied == other.tied
 
 
 def test_what_seeds_share_cancels():
     base = {0: 60.0, 1: 70.0, 2: 80.0}
 
-    found = paired_difference({s: v + 1 for s, v in base.items()}, base)
+    found = paired_difference({s: v + 1 + 0.1 * s for s, v in base.items()}, base)
 
-    assert found == Difference(1.0, 1.0, 1.0, 3)
-    assert not Difference(1.0, 1.0, 1.0, 3).contains_zero
+    assert found is not None
+    assert found.mean == pytest.approx(1.1)
+    assert found.low == pytest.approx(1.1 - 4.3027 * 0.1 / math.sqrt(3), abs=1e-4)
+    assert found.tied is False
+
+
+@pytest.mark.parametrize(
+    ("values", "reference"),
+    [
+        ({0: 61.0, 1: 71.0, 2: 81.0}, {0: 60.0, 1: 70.0, 2: 80.0}),
+        ({0: 12.5, 1: 61.1, 2: 30.4}, {0: 12.3, 1: 60.9, 2: 30.2}),  # equal to a reader; 3e-15 apart to a computer
+        ({0: float(np.float32(0.1253)), 1: float(np.float32(0.6113))}, {0: float(np.float32(0.1251)), 1: float(np.float32(0.6111))}),
+    ],
+    ids=["exactly", "but for rounding", "but for rounding in float32"],
+)
+def test_seeds_that_all_differ_alike_tell_no_spread_so_there_is_no_interval_and_nothing_is_told_apart(values, reference):
+    found = paired_difference(values, reference)
+
+    assert found is not None
+    assert found.mean == pytest.approx(values[0] - reference[0], rel=1e-2)
+    assert (found.low, found.high, found.p, found.tied) == (None, None, None, True)
+
+
+def test_a_small_difference_of_real_seeds_is_no_rounding():
+    found = paired_difference({0: 61.11, 1: 70.52, 2: 68.31}, {0: 61.0, 1: 70.4, 2: 68.2})
+
+    assert found is not None
+    assert found.low is not None
+    assert found.low > 0
 
 
 def test_only_common_seeds_are_paired():
@@ -115,7 +142,7 @@ def test_one_common_seed_gives_a_difference_without_an_interval():
     found = paired_difference({0: 71.0, 1: 73.0}, {0: 70.0})
 
     assert found == Difference(1.0, None, None, 1)
-    assert Difference(1.0, None, None, 1).contains_zero is None
+    assert Difference(1.0, None, None, 1).tied is None
 
 
 def test_without_a_common_seed_there_is_no_difference():
@@ -125,8 +152,8 @@ def test_without_a_common_seed_there_is_no_difference():
 def test_equal_cells_cannot_be_told_apart():
     found = paired_difference({0: 71.0, 1: 72.0}, {0: 71.0, 1: 72.0})
 
-    assert found == Difference(0.0, 0.0, 0.0, 2)
-    assert Difference(0.0, 0.0, 0.0, 2).contains_zero
+    assert found == Difference(0.0, None, None, 2)
+    assert Difference(0.0, None, None, 2).tied
 
 
 def test_p_is_that_of_the_paired_t_test_of_scipy():

@@ -142,6 +142,12 @@ def test_a_level_may_name_the_row_of_a_table_where_no_key_does(new_study):
     assert cells["row=a"].published.value != cells["row=b"].published.value
 
 
+def test_seeds_that_are_equal_but_for_rounding_agree_with_nothing():
+    found = verdict([68.1, 68.1, 68.1 + 1e-14], [68.2], 3, [])
+
+    assert (found.kind, found.because) == ("undecided", ("all seeds are equal",))
+
+
 def test_one_seed_agrees_with_nothing():
     found = verdict([68.1], [68.1], 3, [])
 

@@ -21,7 +21,7 @@ FILES = ["report.csv", "report.html", "report.json", "report.md", "report.tex"]
 def study(new_study):
     study = new_study({"dataset": ["a", "b"], "grid": ["2", "4"]}, rows=["grid"], baseline={"grid": "2"})
     for i, cell in enumerate(study.plan["cells"]):
-        study.finish(cell["id"], 60.0 + i, 61.0 + i, 62.5 + i)
+        study.finish(cell["id"], 60.0 + i, 61.0 + i, 62.5 + i + 0.5 * (i % 2))
         study.reports(cell["id"], 0, 10.0, 50.0, 60.0)
     return study
 
@@ -62,9 +62,10 @@ def test_report_json_is_strict_and_holds_every_cell(study):
     assert [c["labels"] for c in raw["columns"]] == [["a"], ["b"]]
     assert (raw["claims"], raw["trend"], cell["published"], cell["verdict"]) == ([], [], None, None)
     assert (cell["row"], cell["column"], cell["n"], cell["planned"], cell["state"]) == ("grid=4", "dataset=b", 3, 3, "finished")
-    assert cell["values"] == {"0": 63.0, "1": 64.0, "2": 65.5}
-    plain = {"p": None, "holm": None, "seeds_needed": None}
-    assert cell["delta"] == {"mean": 1.0, "low": 1.0, "high": 1.0, "n": 3} | plain
+    assert cell["values"] == {"0": 63.0, "1": 64.0, "2": 66.0}
+    assert cell["delta"].keys() == {"mean", "low", "high", "n", "p", "holm", "seeds_needed"}
+    assert cell["delta"]["mean"] == pytest.approx(7 / 6)
+    assert 0 < cell["delta"]["low"] < cell["delta"]["mean"] < cell["delta"]["high"]
     assert cell["best"]
 
 

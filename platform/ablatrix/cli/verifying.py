@@ -73,7 +73,7 @@ def _print(report: Report) -> None:
         console.print(Text(f"{claim.state}: ", style=COLOURS[claim.state]) + Text(said))
         for case in claim.cases:
             console.print(Text(f"    {case.state}: {wording.case_words(case, places)}", style="dim"))
-    output.notes().print(Text(f"{report.name}: {wording.outcome(report)}" + (f" ({said})" if (said := wording.summary(report)) else "")))
+    output.notes().print(Text(f"{report.name}: {wording.conclusion(report)}"))
 
 
 def _cells(report: Report) -> Table:
