@@ -24,7 +24,7 @@ from ablatrix.grid import ABSENT, comparison, label, matches
 
 FUNCTIONS = ("max", "min", "mean", "abs")
 MAX_DEPTH = 20  # of nested parentheses
-MAX_CASES = 1000
+MAX_CASES = 1000  # that a claim may speak of
 MAX_DIFFERENCES = 500  # that a claim amounts to once its max and min are written out
 _AXIS = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
 _LEVEL = re.compile(r"\"[^\"]*\"|'[^']*'|\[[^\]]*\]|[^\s,()\"'\[\]=][^,()\"'=]*")
@@ -121,7 +121,7 @@ def cases(claim: Claim, only: Mapping[str, object], axes: Mapping[str, Sequence[
     named = {axis for ref in claim.cells for axis, _ in ref.levels}
     opened = {axis: _wanted(only.get(axis), levels) for axis, levels in axes.items() if axis not in named}
     found, finder = [], _Finder(cells)
-    for combination in itertools.islice(itertools.product(*opened.values()), MAX_CASES):
+    for combination in itertools.product(*opened.values()):
         levels = dict(zip(opened, combination, strict=True))
         places = {ref: finder.find(levels | dict(ref.levels)) for ref in claim.cells}
         if any(place is not None for place in places.values()):

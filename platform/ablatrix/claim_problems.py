@@ -44,6 +44,9 @@ def find(given: Sequence[ClaimPart], document: Document, axes: Mapping[str, Sequ
 def _problems(cases: Sequence[Case], cells: Cells) -> Iterator[str]:
     if not cases:
         yield "the claim speaks of no cell of the table. Its levels and those of `for` never meet."
+    if len(cases) > claim.MAX_CASES:
+        yield f"the claim speaks of {len(cases):,} cases, but at most {claim.MAX_CASES:,} can be judged. Narrow it with `for`."
+        return
     for case in cases:
         where = f" at {', '.join(f'{axis}={level}' for axis, level in case.levels.items())}" if case.levels else ""
         for ref, place in case.cells.items():

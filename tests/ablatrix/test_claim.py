@@ -138,6 +138,14 @@ claims:
     assert [(line, said in message) for line, message in problems_of(tmp_path, text)] == [(13, True)]
 
 
+def test_a_claim_of_more_cases_than_can_be_judged_is_refused_and_never_cut_short(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("ablatrix.claim.MAX_CASES", 1)
+    claims = 'claims: [{text: all, check: "cell(grid=2) > 0"}, {text: one, check: "cell(grid=2, ratio=0.5) > 0"}]\n'
+    problems = problems_of(tmp_path, TWO_AXES + claims)
+
+    assert [message for _, message in problems] == ["the claim speaks of 2 cases, but at most 1 can be judged. Narrow it with `for`."]
+
+
 def test_an_unknown_published_table_is_told_with_the_nearest(tmp_path: Path):
     problems = problems_of(tmp_path, SWEEP + "table: {rows: grid, published: mixmask/tabel1}\n")
 
