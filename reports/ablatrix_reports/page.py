@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from types import MappingProxyType
 from typing import Any
 
-import jinja2
 from markupsafe import Markup
 
-from ablatrix_reports import figures
+from ablatrix_reports import figures, frame
 from ablatrix_reports.canvas import prefixed
 from ablatrix_reports.captions import caption, commands, environment, notes, problems, progress, source
 from ablatrix_reports.collect import Trial
@@ -25,7 +21,7 @@ from ablatrix_reports.judgement_wording import (
     claim_numbers,
     claim_text,
     comparisons,
-    outcome,
+    conclusion,
     paper_notes,
     protocol_notes,
     summary,
@@ -47,62 +43,36 @@ def to_html(report: Report, samples: Sequence[Sample] = (), links: Mapping[str, 
 
     links: into MLflow, by name (see `ablatrix.comparison.links`), where the sweep is there.
     """
-    return _page(report.title, [_sweep(report, samples, "", 1, links or {})], [])
+    return frame.page(report.title, [_sweep(report, samples, links or {}, "", 1)])
 
 
-def to_combined_html(title: str, parts: Sequence[tuple[Report, Sequence[Sample]]]) -> str:
-    """One page of several sweeps, with a table of contents."""
-    bodies = [_sweep(report, samples, f"s{i}-", 2) for i, (report, samples) in enumerate(parts, 1)]
+def to_combined_html(title: str, parts: Sequence[tuple[Report, Sequence[Sample], Mapping[str, str]]]) -> str:
+    """One page of several sweeps, each with its pictures and its links into MLflow, and a table of contents."""
+    bodies = [_sweep(report, samples, links, f"s{i}-", 2) for i, (report, samples, links) in enumerate(parts, 1)]
     contents = [
         {"anchor": f"s{i}-sweep", "title": report.title, "progress": progress(report), "claims": summary(report)}
-        for i, (report, _) in enumerate(parts, 1)
+        for i, (report, _, _) in enumerate(parts, 1)
     ]
-    return _page(title, bodies, contents)
+    return frame.page(title, bodies, contents)
 
 
-def _templates() -> jinja2.Environment:
-    return jinja2.Environment(
-        loader=jinja2.PackageLoader("ablatrix_reports"),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
-
-
-def _page(title: str, bodies: Sequence[str], contents: Sequence[dict[str, str]]) -> str:
-    templates = _templates()
-    script, style = (templates.get_template(name).render() for name in ("page.js", "page.css"))
-    return templates.get_template("page.html").render(
-        title=title,
-        bodies=[Markup(body) for body in bodies],
-        contents=contents,
-        script=script,
-        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
-        style=style,
-    )
-
-
-def _sweep(report: Report, samples: Sequence[Sample], prefix: str, depth: int, links: Mapping[str, str] = MappingProxyType({})) -> str:
+def _sweep(report: Report, samples: Sequence[Sample], links: Mapping[str, str], prefix: str, depth: int) -> Markup:
     """One sweep's part of a page: `prefix` keeps its ids apart, `depth` is that of its heading."""
     pictures = {"levels": figures.levels(report), "curves": curves(report), "costs": costs(report)}
     if prefix:
         pictures = {name: picture and replace(picture, svg=prefixed(picture.svg, prefix)) for name, picture in pictures.items()}
-    return (
-        _templates()
-        .get_template("sweep.html")
-        .render(
-            report=report,
-            prefix=prefix,
-            depth=depth,
-            **_table(report),
-            **_words(report),
-            **_judged(report),
-            **pictures,
-            samples=samples,
-            links=[(word, links[name]) for name, word in LINKS.items() if name in links],
-            trials=[_trial(t) for t in report.trials[:MAX_LISTED]],
-        )
+    return frame.body(
+        "sweep.html",
+        report=report,
+        prefix=prefix,
+        depth=depth,
+        **_table(report),
+        **_words(report),
+        **_judged(report),
+        **pictures,
+        samples=samples,
+        links=[(word, links[name]) for name, word in LINKS.items() if name in links],
+        trials=[_trial(t) for t in report.trials[:MAX_LISTED]],
     )
 
 
@@ -119,7 +89,8 @@ def _words(report: Report) -> dict[str, Any]:
         "notes": notes(report),
         "progress": progress(report),
         "coverage": _coverage(report),
-        "problems": problems(report),
+        "problems": problems(report)[:MAX_LISTED],
+        "more_problems": max(0, len(problems(report)) - MAX_LISTED),
         "cost": duration(report.cost.finished_seconds),
         "unfinished_cost": duration(report.cost.unfinished_seconds) if report.cost.unfinished_seconds else None,
         "source": source(report),
@@ -133,7 +104,7 @@ def _judged(report: Report) -> dict[str, Any]:
     claims = [_claim(claim, digits[report.metric.name]) for claim in report.claims]
     return {
         "claims": claims,
-        "claim_summary": f"{outcome(report)} ({summary(report)})",
+        "claim_summary": conclusion(report),
         "trend": [trend_sentence(report, t) for t in report.trend],
         "protocol_notes": protocol_notes(report),
         "paper_notes": paper_notes(report),

@@ -14,7 +14,7 @@ MAX_BYTES = 400_000  # of one sheet; the page stays light
 _PNG = b"\x89PNG\r\n\x1a\n"
 
 
-WORDS = {  # by the name of the file
+WORDS = {  # by the name of the file; a trial's other pictures, its curves, stand in the report as figures of all trials
     "samples": "Eight training images, one a column: both views, then what the recipe makes of the first: Un-Mix's mixture, the masks "
     "(white: the image's own pixels), the masked mixture with the mirrored column.",
     "patches": "Six training images, one a column: what stays visible, and where in view a the predicted patches lie.",
@@ -38,7 +38,7 @@ def read_samples(store: Store, report: Report) -> tuple[Sample, ...]:
             if sheet in sheets or len(sheets) < MAX_SHEETS:
                 sheets.setdefault(sheet, []).append(cell_name(cell))
     return tuple(
-        Sample("; ".join(names), WORDS.get(name, name), f"data:image/png;base64,{base64.b64encode(data).decode()}")
+        Sample("; ".join(names), WORDS[name], f"data:image/png;base64,{base64.b64encode(data).decode()}")
         for (name, data), names in sheets.items()
     )
 
@@ -46,7 +46,8 @@ def read_samples(store: Store, report: Report) -> tuple[Sample, ...]:
 def _read(store: Store, trial: str) -> list[tuple[str, bytes]]:
     """(name, content) of the pictures of a trial."""
     try:
-        found = [(path.stem, path.read_bytes()) for path in store.trial(trial).picture_files() if path.stat().st_size <= MAX_BYTES]
+        files = [path for path in store.trial(trial).picture_files() if path.stem in WORDS and path.stat().st_size <= MAX_BYTES]
+        found = [(path.stem, path.read_bytes()) for path in files]
     except (OSError, ValueError):
         return []
     return [(name, data) for name, data in found if data.startswith(_PNG)]

@@ -11,6 +11,7 @@ from rich.text import Text
 
 from ablatrix.errors import InvalidInput
 from ablatrix.store import Store
+from ablatrix_reports.captions import progress
 from ablatrix_reports.markdown import escape
 from ablatrix_reports.report import Cell, Report
 from ablatrix_reports.statistics import Difference, holm, paired_difference
@@ -18,31 +19,42 @@ from ablatrix_reports.wording import CellText, cell_texts, decimals, difference
 from ablatrix_reports.write import read_report
 
 HEAD = ("cell", "first", "second", "second less first", "")
+TOLD = 0.05  # corrected p below which two cells differ
 
 
 @dataclass(frozen=True)
 class ComparedCell:
     """A cell in both stores; `difference` is the second less the first over common seeds. `same`: all common seeds have equal values.
 
-    `shown` is how the two and their difference are written.
+    `same_trials`: both have the very same trials, so that recipe, seeds, data and version of the training code are equal. `name` is the
+    cell by its levels alone, for pictures; `shown` is how the two and their difference are written.
     """
 
     id: str
+    name: str
+    metric: str
     first: float | None
     second: float | None
     shown: tuple[str, str, str]
     difference: Difference | None
     same: bool
+    same_trials: bool
     words: str
+
+    @property
+    def differs(self) -> bool:
+        """Whether the two can be told apart."""
+        return self.difference is not None and self.difference.holm is not None and self.difference.holm < TOLD
 
 
 @dataclass(frozen=True)
 class ComparedSweep:
-    """A sweep in both stores. `only_first` and `only_second` are cells that the other lacks."""
+    """A sweep in both stores. `finished` tells how far each is; `only_first` and `only_second` are cells that the other lacks."""
 
     sweep: str
     title: str
     metric: str
+    finished: tuple[str, str]
     cells: tuple[ComparedCell, ...]
     only_first: tuple[str, ...]
     only_second: tuple[str, ...]
@@ -69,8 +81,8 @@ def to_markdown(sweeps: list[ComparedSweep], first: Store, second: Store) -> str
     parts = [f"# {escape(str(first.root))} beside {escape(str(second.root))}"]
     for sweep in sweeps:
         rows = [HEAD, ("---", "---:", "---:", "---:", "---"), *(tuple(map(escape, _row(cell))) for cell in sweep.cells)]
-        parts += [f"## {escape(sweep.title)}", escape(_caption(sweep)), "\n".join("| " + " | ".join(row) + " |" for row in rows)]
-        parts += [escape(text) + "." for text in _lacking(sweep)]
+        parts += [f"## {escape(sweep.title)}", escape(summary(sweep)), "\n".join("| " + " | ".join(row) + " |" for row in rows)]
+        parts += [escape(caption(sweep)), *(escape(text) for text in lacking(sweep))]
     return "\n\n".join(parts) + "\n"
 
 
@@ -83,8 +95,34 @@ def render_terminal(sweeps: list[ComparedSweep]) -> RenderableType:
             table.add_column(name, overflow="fold")
         for cell in sweep.cells:
             table.add_row(*map(Text, _row(cell)))
-        parts += [Text(sweep.title, style="bold"), table, Text(_caption(sweep), style="dim"), *map(Text, _lacking(sweep))]
+        parts += [Text(sweep.title, style="bold"), Text(summary(sweep)), table, Text(caption(sweep), style="dim")]
+        parts += map(Text, lacking(sweep))
     return Group(*parts)
+
+
+def summary(sweep: ComparedSweep) -> str:
+    """`4 cells in both stores: 2 equal, 1 differs, 1 cannot be told apart.`, and how far each store is."""
+    differing, equal = sum(cell.differs for cell in sweep.cells), sum(cell.same for cell in sweep.cells)
+    open_ = sum(bool(cell.difference) for cell in sweep.cells) - differing - equal
+    without = sum(cell.difference is None for cell in sweep.cells)
+    counts = [(equal, "equal"), (differing, "differs" if differing == 1 else "differ"), (open_, "cannot be told apart")]
+    said = ", ".join(f"{n} {words}" for n, words in (*counts, (without, "without a common seed")) if n)
+    cells = f"{len(sweep.cells)} {'cell' if len(sweep.cells) == 1 else 'cells'} in both stores"
+    return f"{cells}{': ' if said else ''}{said}. First: {sweep.finished[0]}; second: {sweep.finished[1]}."
+
+
+def caption(sweep: ComparedSweep) -> str:
+    """How to read the table."""
+    same = sum(cell.same_trials for cell in sweep.cells)
+    trials = "All cells are" if same == len(sweep.cells) else f"{same} of {len(sweep.cells)} cells are"
+    intervals = "differences over common seeds with paired 95 % t intervals, p corrected for the cells of the table (Holm)"
+    return f"{sweep.metric}; {intervals}. {trials} the same trials in both: the same recipe, seeds, data and version of the training code."
+
+
+def lacking(sweep: ComparedSweep) -> list[str]:
+    """The cells that one of the stores lacks, a sentence for each store."""
+    sides = (("first", sweep.only_first), ("second", sweep.only_second))
+    return [f"Only in the {side} store: {'; '.join(cells)}." for side, cells in sides if cells]
 
 
 def _compared(first: Report, second: Report) -> ComparedSweep:
@@ -102,7 +140,8 @@ def _compared(first: Report, second: Report) -> ComparedSweep:
     return ComparedSweep(
         first.name,
         first.title,
-        first.metric.name,
+        ", ".join(dict.fromkeys(cell.metric for cell in judged)) or first.metric.name,
+        (progress(first), progress(second)),
         judged,
         tuple(cell.id for cell in first.cells if cell.id not in theirs),
         tuple(cell.id for cell in second.cells if cell.id not in mine),
@@ -111,31 +150,28 @@ def _compared(first: Report, second: Report) -> ComparedSweep:
 
 def _cell(first: Cell, second: Cell, texts: tuple[CellText, CellText], digits: int) -> ComparedCell:
     common = first.values.keys() & second.values.keys()
-    same = bool(common) and all(first.values[seed] == second.values[seed] for seed in common)
-    found = paired_difference(second.values, first.values)
+    comparable = first.metric == second.metric
+    same = comparable and bool(common) and all(first.values[seed] == second.values[seed] for seed in common)
+    found = paired_difference(second.values, first.values) if comparable else None
     shown = texts[0].value, texts[1].value, "" if found is None else difference(found, digits)
-    return ComparedCell(first.id, first.mean, second.mean, shown, found, same, "")
+    words = "" if comparable else f"another metric: {second.metric.name}"
+    name = ", ".join(first.levels.values()) or first.id
+    return ComparedCell(
+        first.id, name, first.metric.name, first.mean, second.mean, shown, found, same, first.trials == second.trials, words
+    )
 
 
 def _judged(cell: ComparedCell, corrected: float | None) -> ComparedCell:
     found = cell.difference
     if found is None:
-        return replace(cell, words="no common seed")
+        return replace(cell, words=cell.words or "no common seed")
     if cell.same:
         return replace(cell, words="equal")
-    found = replace(found, holm=corrected)
-    told = "" if corrected is None else "differs" if corrected < 0.05 else "cannot be told apart"
-    return replace(cell, difference=found, words=told + f" (Holm p = {corrected:.2g})" * (corrected is not None))
+    if corrected is None:
+        return replace(cell, words="one common seed tells nothing" if found.n == 1 else "all seeds differ alike, which tells nothing")
+    judged = replace(cell, difference=replace(found, holm=corrected))
+    return replace(judged, words=f"{'differs' if judged.differs else 'cannot be told apart'} (Holm p = {corrected:.2g})")
 
 
 def _row(cell: ComparedCell) -> tuple[str, ...]:
     return cell.id, *cell.shown, cell.words
-
-
-def _caption(sweep: ComparedSweep) -> str:
-    return f"{sweep.metric}; differences over common seeds with paired 95 % t intervals, p corrected for the cells of the table (Holm)."
-
-
-def _lacking(sweep: ComparedSweep) -> list[str]:
-    sides = (("first", sweep.only_first), ("second", sweep.only_second))
-    return [f"Only in the {side} store: {'; '.join(cells)}" for side, cells in sides if cells]

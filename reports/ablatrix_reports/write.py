@@ -58,7 +58,8 @@ def write_combined(store: Store, sweeps: Sequence[str], directory: Path | None =
 
     reports = [read_report(store, sweep, curves=True) for sweep in sweeps]
     directory = directory or store.root / COMBINED / _joined([report.name for report in reports])
-    page = to_combined_html(f"{len(reports)} sweeps", [(report, read_samples(store, report)) for report in reports])
+    parts = [(report, read_samples(store, report), known_links(store, sweep)) for report, sweep in zip(reports, sweeps, strict=True)]
+    page = to_combined_html(f"{len(reports)} sweeps", parts)
     texts = {
         "csv": to_csv(*reports),
         "tex": "\n".join(to_latex(report) for report in reports),

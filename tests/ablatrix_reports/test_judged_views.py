@@ -13,6 +13,7 @@ import pytest
 from rich.console import Console
 
 from ablatrix_models.data.images import ImageSet
+from ablatrix_reports.captions import caption
 from ablatrix_reports.latex import to_latex
 from ablatrix_reports.markdown import to_markdown
 from ablatrix_reports.page import to_html
@@ -75,6 +76,26 @@ def test_a_cheap_profile_marks_the_number_and_gives_no_verdict_on_its_value(repo
     assert not re.search("agrees|higher|lower", row)
 
 
+def test_agreement_says_how_far_off_a_number_may_be_and_still_agree(study):
+    study.finish("grid=4", 59.0, 67.5, 74.0)  # so wide that nearly any number agrees
+    report = read_report(study.submit(), "masks")
+    halves = sorted((cell.verdict.high - cell.verdict.low) / 2 for cell in report.cells if cell.verdict and cell.verdict.high is not None)
+
+    assert halves[-1] > 20
+    assert f"at our spread: ± {halves[0]:.2g} to ± {halves[-1]:.2g} here." in " ".join(caption(report))
+
+
+@pytest.mark.parametrize(
+    ("profile", "said"), [(None, "Not reproduced (of 2"), ("smoke", "Not reproduced in orders and differences, under")]
+)
+def test_a_cheap_profile_concludes_on_orders_and_differences_alone(study, profile, said: str):
+    study.give("grid=2")
+    study.plan["profile"] = profile
+    page = to_html(read_report(study.submit(), "masks"))
+
+    assert said in page
+
+
 def test_csv_has_the_papers_number_and_the_verdict_for_each_trial(report):
     rows = {row["axis.grid"]: row for row in csv.DictReader(io.StringIO(to_csv(report)))}
 
@@ -132,9 +153,9 @@ def test_several_sweeps_make_one_document_whose_parts_keep_their_ids_apart(study
     assert (directory / "report.tex").read_text().count(r"\begin{table}") == 2
 
 
-def picture(study, cell: str):
-    place = study.directory(cell, 0).pictures / "samples.png"
-    place.parent.mkdir()
+def picture(study, cell: str, name: str = "samples"):
+    place = study.directory(cell, 0).pictures / f"{name}.png"
+    place.parent.mkdir(exist_ok=True)
     return place
 
 
@@ -149,6 +170,7 @@ def test_sheets_of_trials_stand_in_the_page_once_each(study):
     assert sheet is not None
     for cell in ("grid=2", "grid=4"):
         picture(study, cell).write_bytes(sheet)
+    picture(study, "grid=4", "knn").write_bytes(sheet)  # a trial's curves show nothing that a network is shown
     picture(study, "grid=8").write_bytes(b"<svg onload=alert(1)>")
     store = study.submit()
     report = read_report(store, "masks")

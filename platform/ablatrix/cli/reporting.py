@@ -30,7 +30,7 @@ def write(store: Store, sweeps: Sequence[SweepDirectory], directory: Path | None
 
 
 def compare(stores: Sequence[str], directory: Path | None, as_json: bool) -> None:
-    """Print the sweeps that two stores share, cell by cell; with a directory, write comparison.md and .json there too."""
+    """Print the sweeps that two stores share, cell by cell; with a directory, write comparison.{html,md,json} there too."""
     from ablatrix.records import encode
     from ablatrix_reports import store_comparison
 
@@ -42,9 +42,14 @@ def compare(stores: Sequence[str], directory: Path | None, as_json: bool) -> Non
     first, second = (Store.at(given) for given in stores)
     found = store_comparison.compare_stores(first, second)
     if directory:
+        from ablatrix_reports.comparison_page import to_html
+
         write_atomically(directory / "comparison.md", store_comparison.to_markdown(found, first, second))
+        write_atomically(directory / "comparison.html", to_html(found, first, second))
         write_atomically(directory / "comparison.json", encode(store_comparison.as_mapping(found)))
     if as_json:
         output.print_json(store_comparison.as_mapping(found))
-    else:
-        output.data().print(store_comparison.render_terminal(found))
+        return
+    output.data().print(store_comparison.render_terminal(found))
+    written = f"Comparison: {directory / 'comparison.html'} (and .md, .json)" if directory else "With --output DIR this is a page, too."
+    output.notes().print(written)

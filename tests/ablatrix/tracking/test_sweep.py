@@ -166,6 +166,20 @@ def test_links_lead_to_the_runs_of_a_mirrored_sweep_and_stand_in_its_report(stor
     assert all(f'href="{html.escape(known[name])}"' in page for name in ("runs", "charts", "compare", "curves"))
 
 
+def test_a_document_of_several_sweeps_links_to_each_of_them(store, uri):
+    from ablatrix_reports.write import write_combined
+
+    finish(store, 0)
+    submit(store.root, "other-sweep", sweep="other-sweep")
+    for sweep in (SWEEP, "other-sweep"):
+        tracking.Mirror(store, sweep, uri).mirror_once()
+    page = (write_combined(store, [SWEEP, "other-sweep"]) / "report.html").read_text()
+    known = [tracking.known_links(store, sweep) for sweep in (SWEEP, "other-sweep")]
+
+    assert known[0]["runs"] != known[1]["runs"]
+    assert all(page.count(f'href="{html.escape(links[name])}"') == 1 for links in known for name in ("runs", "charts", "compare", "curves"))
+
+
 def test_names_that_look_like_paths_stay_names_in_store_report_and_mlflow(tmp_path, store, uri):
     from ablatrix_reports.write import write_report
 
