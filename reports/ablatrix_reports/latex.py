@@ -2,6 +2,8 @@ r"""The report's table as LaTeX: a `table` float with booktabs rules, ready for 
 
 from __future__ import annotations
 
+import re
+
 from ablatrix_reports.captions import caption, notes
 from ablatrix_reports.judgement_wording import claim_numbers, claim_text, paper_notes, protocol_notes, trend_sentence
 from ablatrix_reports.report import Line, Report
@@ -34,6 +36,7 @@ _ESCAPES = {
     ">": r"\textgreater{}",
     "|": r"\textbar{}",
     '"': "''",
+    "`": r"\textasciigrave{}",
     "–": "--",
     "—": "---",
     "…": r"\ldots{}",
@@ -52,6 +55,7 @@ _ESCAPES = {
     "”": "''",
     "’": "'",
 } | {letter: rf"\ensuremath{{\{name}}}" for letter, name in _GREEK.items()}
+_CHARACTER = re.compile("(-(?=-))|.")  # two hyphens in a row would be set as a dash
 
 
 def to_latex(report: Report) -> str:
@@ -64,7 +68,7 @@ def to_latex(report: Report) -> str:
 
 def escape(text: str) -> str:
     """Text that LaTeX sets as it reads."""
-    return "".join(_ESCAPES.get(c, c) for c in " ".join(text.split()))
+    return _CHARACTER.sub(lambda found: "-{}" if found[1] else _ESCAPES.get(found[0], found[0]), " ".join(text.split()))
 
 
 def _comment(text: str) -> str:

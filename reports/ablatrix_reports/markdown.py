@@ -77,7 +77,7 @@ def _claims(report: Report) -> list[str]:
     digits = decimals(report)[report.metric.name]
     lines = []
     for claim in report.claims:
-        lines.append(f"**{claim.state}**: {escape(claim_text(claim))} `{claim.check}`. {escape(claim_numbers(claim, digits))}")
+        lines.append(f"**{claim.state}**: {escape(claim_text(claim))} {_code(claim.check)}. {escape(claim_numbers(claim, digits))}")
         lines += [f"  - {case.state}: {escape(case_words(case, digits))}" for case in claim.cases]
     return lines
 
@@ -106,6 +106,16 @@ def _problem(trial: Trial) -> str:
     return escape(f"{trial.cell}, seed {trial.seed} (trial {trial.id}): {reason(trial)}{log}")
 
 
+def _code(text: str) -> str:
+    """A code span, fenced by more backticks in a row than the text has."""
+    fence = _fence(text, 1)
+    return f"{fence} {text} {fence}" if len(fence) > 1 else f"`{text}`"
+
+
 def _command(command: str) -> str:
-    fence = "`" * max(3, 1 + max((len(run) for run in re.findall("`+", command)), default=0))
+    fence = _fence(command, 3)
     return f"{fence}\n{command}\n{fence}"
+
+
+def _fence(text: str, least: int) -> str:
+    return "`" * max(least, 1 + max((len(run) for run in re.findall("`+", text)), default=0))

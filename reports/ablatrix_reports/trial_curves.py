@@ -12,8 +12,10 @@ from ablatrix.store import Store, TrialDirectory
 from ablatrix_reports.canvas import MAX_SERIES, canvas
 from ablatrix_reports.plan import read_plan
 
-# The picture, and the metrics that it draws, by the beginning of their names.
-PICTURES = {"loss": "train.loss", "knn": "knn."}
+LAST = "loss"
+# The picture, and the metrics that it draws, by the beginning of their names. Nearly every trial has a loss: its picture is drawn
+# last, and tells that the reports were read, so that a trial without the other is not read again at every look.
+PICTURES = {"knn": "knn.", LAST: "train.loss"}
 HEIGHT = 2.6  # inches
 _UNREADABLE = (OSError, ValueError, TypeError, KeyError, AttributeError, AblatrixError)
 Points = list[tuple[int, float]]
@@ -35,13 +37,11 @@ def write_trial_curves(store: Store, sweep: str) -> int:
 
 def _write(directory: TrialDirectory) -> int:
     status = directory.status()
-    if status is None or status.state == "running":
+    if status is None or status.state == "running" or not _older(directory, LAST):
         return 0
-    stale = [name for name in PICTURES if _older(directory, name)]
-    reports = directory.reports() if stale else []
-    drawn = 0
-    for name in stale:
-        series = _series(reports, PICTURES[name])
+    reports, drawn = directory.reports(), 0
+    for name, start in PICTURES.items():
+        series = _series(reports, start)
         if any(len(points) > 1 for points in series.values()):
             write_atomically(directory.pictures / f"{name}.png", _draw(series))
             drawn += 1

@@ -49,6 +49,16 @@ def test_a_curve_is_drawn_again_only_after_new_reports(store):
     assert (unchanged, write_trial_curves(store, SWEEP)) == (0, 2)
 
 
+def test_a_trial_without_a_knn_curve_is_not_read_again_at_every_look(store, monkeypatch):
+    trial = begin(store, 0)
+    trial.metrics_file.write_text("".join(encode_report(Report(epoch, epoch, 1.0, {"train.loss": 1.0 / epoch})) for epoch in (1, 2)))
+    end(trial)
+    first = write_trial_curves(store, SWEEP)
+    monkeypatch.setattr("ablatrix.store.TrialDirectory.reports", lambda _: pytest.fail("it was read again"))
+
+    assert (first, write_trial_curves(store, SWEEP)) == (1, 0)
+
+
 def test_equal_reports_give_equal_bytes(store):
     first, second = finish(store, 0), finish(store, 0)
     write_trial_curves(store, SWEEP)

@@ -86,6 +86,8 @@ def test_latex_has_booktabs_bold_underline_and_differences_below(table):
         ("71 ± 2", r"71 \ensuremath{\pm} 2"),
         ("a\nb", "a b"),
         ("$#^~", r"\$\#\textasciicircum{}\textasciitilde{}"),
+        ("run --seeds 3 - `x` – y", r"run -{}-seeds 3 - \textasciigrave{}x\textasciigrave{} -- y"),
+        ("---", "-{}-{}-"),
     ],
 )
 def test_latex_sets_text_as_it_reads(text: str, latex: str):
