@@ -7,6 +7,7 @@ import json
 import os
 import random
 import secrets
+import shutil
 import signal
 import socket
 import subprocess
@@ -203,11 +204,13 @@ def kill_mlflow(weather: Weather) -> None:
 
 
 def start_mlflow(weather: Weather, port: int) -> subprocess.Popen[bytes]:
+    if weather.pristine and not (weather.place / "mlflow.db").exists():
+        shutil.copyfile(weather.pristine, weather.place / "mlflow.db")
     environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
     command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", f"sqlite:///{weather.place}/mlflow.db", "--workers", "1"]
     command += ["--artifacts-destination", str(weather.place / "artifacts"), "--host", "127.0.0.1", "--port", str(port)]
     with (weather.place / "mlflow.log").open("ab") as log:
-        server = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True, env=environment)
+        server = subprocess.Popen(command, stdout=log, stderr=log, process_group=0, env=environment)
     deadline = time.monotonic() + PATIENCE_S
     while time.monotonic() < deadline and server.poll() is None:
         with contextlib.suppress(OSError):

@@ -26,7 +26,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from ablatrix.store import TrialDirectory
 from chaos.disturbances import KINDS
-from chaos.weather import EPOCHS, TRIALS, Weather
+from chaos.weather import EPOCHS, PATIENCE_S, TRIALS, Weather
 
 
 def outcome(trial: TrialDirectory) -> tuple[Any, list[Any]]:
@@ -50,8 +50,12 @@ def verdict(weather: Weather, code: int, undisturbed: dict[str, Any]) -> list[st
             wrong.append(f"{name}: lines {[r[:2] for r in reports]}, undisturbed {[r[:2] for r in expected_reports]}")
         elif reports != expected_reports:
             wrong.append(f"{name}: the reported numbers differ")
+        if (written := trial.metrics_file.read_bytes().count(b"\n")) != len(reports):
+            wrong.append(f"{name}: {written} lines in the file, of which {len(reports)} count")
         wrong += twice(trial)
     wrong += [f"{name}: finished, and finished again" for name in changed(weather)]
+    if "Traceback" in (told := (weather.place / "driver.log").read_text(errors="replace")):
+        wrong.append(f"a traceback was shown: {told[told.index('Traceback') :][:2000]}")
     return wrong
 
 
@@ -69,9 +73,18 @@ def changed(weather: Weather) -> Iterator[str]:
             yield name
 
 
-def undisturbed_run(place: Path) -> dict[str, Any]:
+def build_database(place: Path) -> Path:
+    """An MLflow database in which nothing is."""
+    if place.exists():
+        return place
+    command = [sys.executable, "-m", "mlflow", "db", "upgrade", f"sqlite:///{place}"]
+    subprocess.run(command, check=True, capture_output=True, timeout=PATIENCE_S)
+    return place
+
+
+def undisturbed_run(place: Path, pristine: Path | None = None) -> dict[str, Any]:
     """What every round is held against."""
-    calm = Weather(0, place)
+    calm = Weather(0, place, pristine)
     code = calm.end(calm.start())
     found = {trial.id: outcome(trial) for trial in calm.store.trials()}
     assert code == 0, (place / "driver.log").read_text()
@@ -81,9 +94,11 @@ def undisturbed_run(place: Path) -> dict[str, Any]:
 
 
 @contextmanager
-def one_round(seed: int, kind: str, place: Path, undisturbed: dict[str, Any]) -> Iterator[tuple[Weather, list[str]]]:
+def one_round(
+    seed: int, kind: str, place: Path, undisturbed: dict[str, Any], pristine: Path | None = None
+) -> Iterator[tuple[Weather, list[str]]]:
     """Disturb, run again, judge; yields what was done and what is wrong, then cleans up."""
-    weather = Weather(seed, place)
+    weather = Weather(seed, place, pristine)
     try:
         try:
             KINDS[kind](weather)
@@ -104,23 +119,44 @@ def main() -> None:
     parser.add_argument("--calm", type=Path, help="directory of an earlier undisturbed run, or of one to keep")
     parser.add_argument("--first", type=int, default=0, help="the first round's seed")
     parser.add_argument("--kinds", default="local,local,node,local,mlflow,local,disk,local", help="in turn, by seed")
+    parser.add_argument("--minutes", type=float, default=1e9, help="begin no round after that many")
     arguments = parser.parse_args()
-    kinds, root = arguments.kinds.split(","), Path(tempfile.mkdtemp(prefix="storm-"))
-    undisturbed, bad, done = undisturbed_run(arguments.calm or root / "calm"), 0, Counter[str]()
+    began, root = time.monotonic(), Path(tempfile.mkdtemp(prefix="storm-"))
+    os.environ["RAY_TMPDIR"] = str(root)
+    try:
+        bad = rounds(arguments, root, began + 60 * arguments.minutes)
+    finally:
+        shutil.rmtree(root / "ray", ignore_errors=True)
+    if not bad:
+        shutil.rmtree(root, ignore_errors=True)
+    sys.exit(bool(bad))
+
+
+def rounds(arguments: argparse.Namespace, root: Path, end: float) -> int:
+    """One after the other; how many went wrong. Their directories are kept."""
+    kinds, calm = arguments.kinds.split(","), arguments.calm or root / "calm"
+    calm.mkdir(parents=True, exist_ok=True)
+    pristine = build_database(calm / "pristine.db")
+    undisturbed = undisturbed_run(calm, pristine)
+    bad, number, done, tally = 0, 0, Counter[str](), Counter[str]()
     for seed in range(arguments.first, arguments.first + arguments.rounds):
-        kind, began = kinds[seed % len(kinds)], time.monotonic()
-        with one_round(seed, kind, root / f"round-{seed}", undisturbed) as (weather, wrong):
+        if time.monotonic() > end:
+            break
+        kind, began, number = kinds[seed % len(kinds)], time.monotonic(), number + 1
+        with one_round(seed, kind, root / f"round-{seed}", undisturbed, pristine) as (weather, wrong):
             done.update(weather.done)
+            tally[kind] += 1
             bad += bool(wrong)
-            print(
-                f"round {seed} ({kind}, {time.monotonic() - began:.0f} s): {'; '.join(weather.done) or 'too late to disturb'}", flush=True
-            )
+            what = "; ".join(weather.done) or "too late to disturb"
+            print(f"round {seed} ({kind}, {time.monotonic() - began:.0f} s): {what}", flush=True)
             for text in wrong:
                 print(f"    WRONG {text}", flush=True)
         if not wrong:
             shutil.rmtree(weather.place, ignore_errors=True)
-    print(f"{arguments.rounds} rounds, {bad} bad. " + ", ".join(f"{n}x {what}" for what, n in done.most_common()), flush=True)
-    sys.exit(bool(bad))
+        shutil.rmtree(root / "ray", ignore_errors=True)
+    print(f"{number} rounds ({', '.join(f'{n} {kind}' for kind, n in sorted(tally.items()))}), {bad} bad.", flush=True)
+    print("Disturbances: " + ", ".join(f"{n}x {what}" for what, n in done.most_common()), flush=True)
+    return bad
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import random
+import shutil
 import subprocess
 import sys
 import time
@@ -44,6 +45,7 @@ class Weather:
 
     seed: int
     place: Path
+    pristine: Path | None = None
     random: random.Random = field(init=False)
     done: list[str] = field(default_factory=list)
     options: list[str] = field(default_factory=list)
@@ -68,10 +70,17 @@ class Weather:
 
     def start(self) -> subprocess.Popen[bytes]:
         """`ablatrix run` in a process group of its own."""
+        self._spare_migrations()
         command = [sys.executable, "-m", "ablatrix", "run", str(self.file), "--store", str(self.store.root), "--cpus", "2", *self.options]
-        log = (self.place / "driver.log").open("ab")
-        with log:
-            return subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
+        with (self.place / "driver.log").open("ab") as log:
+            return subprocess.Popen(command, stdout=log, stderr=log, process_group=0)
+
+    def _spare_migrations(self) -> None:
+        """MLflow builds a new database in seconds; `pristine` is one that it has built, and that nothing was written to."""
+        database = self.store.root / "mlflow.db"
+        if self.pristine and not database.exists():
+            database.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(self.pristine, database)
 
     def end(self, driver: subprocess.Popen[bytes]) -> int:
         """The exit code of a run that is left alone."""

@@ -99,6 +99,8 @@ def _client(address: Address) -> MlflowClient:
         if "MLFLOW_LOGGING_LEVEL" not in os.environ:
             for name in ("mlflow", "alembic"):
                 logging.getLogger(name).setLevel(logging.WARNING)
+            # It writes a traceback of each exception that the border tells in a line, as on a full disk.
+            logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
         return MlflowClient(tracking_uri=address.uri, registry_uri=address.uri)
 
 
