@@ -167,11 +167,13 @@ def test_a_search_is_said_to_be_one(tmp_path: Path, capsys: pytest.CaptureFixtur
 
 
 def test_logs_of_a_sweep_without_a_job_say_where_logs_are(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    submit(tmp_path / "runs")
-    code = call("logs", SWEEP)
+    store = submit(tmp_path / "runs")
+    codes = [call("logs", SWEEP)]
+    store.sweep(SWEEP).log.touch()
+    codes.append(call("logs", SWEEP))
 
-    assert code == 2
-    assert "was never submitted as a job" in capsys.readouterr().err
+    assert codes == [2, 2]
+    assert capsys.readouterr().err.count("was never submitted as a job") == 2
 
 
 def test_logs_of_a_job_that_has_not_begun_are_found_by_its_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -61,7 +61,7 @@ def _print(title: str, rows: list[dict[str, Any]]) -> None:
 def find_log(store: Store, given: str, profile: str | None, pairs: Sequence[str]) -> Path:
     """The log of a trial, or of a sweep that was submitted as a Ray job; InvalidInput where nothing was printed yet."""
     found = find_sweep_directory(store, given) or find(store, given, profile, pairs)
-    if found.log.exists():
+    if found.log.exists() and found.log.stat().st_size:  # the nursery of a plain run opens one, and says something in trouble only
         return found.log
     if isinstance(found, TrialDirectory) or read_job(found):
         raise InvalidInput(f"{given} has printed nothing yet ({found.log}).")
