@@ -86,6 +86,7 @@ def test_every_problem_is_told_at_once_with_its_place() -> None:
         ({"schedule": {"shape": "step"}}, "schedule.milestones", "needed by the step schedule"),
         ({"schedule": {"warmup_epochs": 5, "epochs": 5}}, "schedule.warmup_epochs", "end inside the warm-up"),
         ({"schedule": {"warmup_epochs": 1, "warmup_steps": 1}}, "schedule.warmup_steps", "Keep one of the two"),
+        ({"compute": {"compile": True, "recompute": True}}, "compute.recompute", "is true beside compile"),
         ({"method": "mocco"}, "method.name", "Did you mean 'moco'?"),
         ({"method": {"name": "byol", "queue": 4}}, "method.queue", "is not a known key"),
         ({"method": {"queue": 1000}}, "method.queue", "no multiple of the 1024 keys"),

@@ -82,3 +82,8 @@ class Compute:
     recompute: bool = value(
         False, "transformer blocks keep no activations but compute them again: less memory, the same bits", identity=False
     )
+
+    def problems(self) -> Iterator[Problem]:
+        """Rules across fields."""
+        if self.compile and self.recompute:
+            yield Problem("recompute", "is true beside compile, but torch cannot compile blocks that are computed again. Use one.")
