@@ -191,7 +191,7 @@ def test_a_sweep_that_was_never_run_is_named_with_the_next_step(tmp_path):
 @pytest.mark.parametrize(
     ("damage", "words"),
     [
-        (lambda plan: plan.pop("cells"), "has no 'cells'"),
+        (lambda plan: plan.pop("cells"), "lists no cells"),
         (lambda plan: plan.update(schema=99), "has schema 99"),
         (lambda plan: plan["metric"].update(goal="up"), "goal 'up'"),
         (lambda plan: plan["cells"].append(plan["cells"][0]), "two cells share an id"),
