@@ -7,6 +7,7 @@ import shutil
 import signal
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil
@@ -15,7 +16,7 @@ import pytest
 from ablatrix import slot
 from ablatrix.attempt import SUPERSEDED
 from ablatrix.lease import Superseded, lease
-from ablatrix.records import Report, TrialRecipe
+from ablatrix.records import Report, Status, TrialRecipe
 from ablatrix.slot import carry_out, carry_out_together
 from ablatrix.store import Store, TrialDirectory
 from ablatrix.trial import BUSY, FAILED, FINISHED, STOPPED, Order
@@ -27,6 +28,25 @@ def create(root: Path, epochs: int = 2) -> tuple[TrialDirectory, Order]:
     trial = Store(root).trial("0123456789abcdef")
     trial.create(TrialRecipe(trial.id, 3, "digits", tiny_recipe(schedule__epochs=epochs).as_mapping()))
     return trial, Order(str(root), trial.id, str(root / "stop"), 1, 0.0, os.getpid())
+
+
+def carry_out_until(trial: TrialDirectory, order: Order, strike: Callable[[int], None]) -> tuple[int, Status]:
+    """Run a trial that `strike` is told the process id of once it has reported; its exit code, and what was written down."""
+
+    def wait_and_strike() -> None:
+        while not trial.reports():
+            time.sleep(0.05)
+        status = trial.status()
+        assert status is not None
+        strike(status.pid)
+
+    striker = threading.Thread(target=wait_and_strike)
+    striker.start()
+    code = carry_out(order)
+    striker.join()
+    status = trial.status()
+    assert status is not None
+    return code, status
 
 
 def test_every_report_is_followed_and_the_exit_code_is_the_childs(tmp_path: Path) -> None:
@@ -49,20 +69,7 @@ def test_after_a_stop_no_child_is_started(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("number", "cause"), [(signal.SIGKILL, "killed"), (signal.SIGSEGV, "crashed")])
 def test_a_child_that_a_signal_ended_is_written_down_with_its_cause(tmp_path: Path, number: signal.Signals, cause: str) -> None:
     trial, order = create(tmp_path, epochs=4000)
-
-    def strike() -> None:
-        while not trial.reports():
-            time.sleep(0.05)
-        status = trial.status()
-        assert status is not None
-        os.kill(status.pid, number)
-
-    striker = threading.Thread(target=strike)
-    striker.start()
-    code = carry_out(order)
-    striker.join()
-    status = trial.status()
-    assert status is not None
+    code, status = carry_out_until(trial, order, lambda pid: os.kill(pid, number))
 
     assert code == -number
     assert (status.state, status.cause, status.failures) == ("failed", cause, {cause: 1})
@@ -141,18 +148,11 @@ def test_a_child_whose_fork_server_is_killed_is_ended_and_counts_as_killed_and_t
     trial, order = create(tmp_path, epochs=4000)
     seen: list[int] = []
 
-    def strike() -> None:
-        while not trial.reports():
-            time.sleep(0.05)
-        seen.append((trial.status() or fail).pid)  # type: ignore[union-attr]
-        os.kill(psutil.Process(seen[0]).ppid(), signal.SIGKILL)
+    def strike(pid: int) -> None:
+        seen.append(pid)
+        os.kill(psutil.Process(pid).ppid(), signal.SIGKILL)
 
-    striker = threading.Thread(target=strike)
-    striker.start()
-    code = carry_out(order)
-    striker.join()
-    status = trial.status()
-    assert status is not None
+    code, status = carry_out_until(trial, order, strike)
     trial.path.joinpath("recipe.json").unlink()
     trial.create(TrialRecipe(trial.id, 3, "digits", tiny_recipe().as_mapping()))
     shutil.rmtree(trial.checkpoint)
