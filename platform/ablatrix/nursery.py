@@ -67,6 +67,7 @@ class Born:
 
     def __init__(self, address: str, order: Order) -> None:
         self.exitcode: int | None = None
+        self.orphaned = False  # ended because the nursery was gone, and the run's driver most likely with it
         self._line, self._heard = socket.socket(socket.AF_UNIX), b""
         try:
             self._line.connect(address)
@@ -86,6 +87,7 @@ class Born:
         if self.exitcode is None and (answer := self._answer(timeout_s)) is not None:
             if not answer:  # the nursery is gone, and nobody is left to tell how the trial ends
                 self.kill()
+                self.orphaned = True
             self.exitcode = int(answer or -signal.SIGKILL)
             self._line.close()
 

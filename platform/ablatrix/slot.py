@@ -52,7 +52,8 @@ def carry_out(order: Order, follow: Callable[[Report], None] | None = None) -> i
         code = -signal.SIGKILL
         with contextlib.suppress(ProcessLookupError):
             os.kill(child.pid, signal.SIGKILL)
-    if code < 0:
+    # An orphan is left as it wrote itself down, and so is shown as lost: nothing of its own has failed.
+    if code < 0 and not (isinstance(child, Born) and child.orphaned):
         _mark_killed(order, child.pid, -code, _cause(-code, _oom_kills() > kills))
     return code
 

@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import socket
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -98,6 +99,19 @@ def test_a_nursery_that_dies_takes_its_trial_along_which_counts_as_killed(tmp_pa
         while psutil.pid_exists(child.pid) and psutil.Process(child.pid).status() != psutil.STATUS_ZOMBIE:
             assert time.monotonic() < deadline, "the trial lives on"
             time.sleep(0.05)
+
+
+@pytest.mark.slow
+def test_a_trial_whose_nursery_died_is_not_written_down_as_failed(tmp_path: Path) -> None:
+    trial = waiting_trial(tmp_path, epochs=5000)
+    with nursery_process(tmp_path) as (address, process):
+        killer = threading.Thread(target=lambda: (wait_until_running(trial), process.kill()))
+        killer.start()
+        assert carry_out(order_for(trial, address)) == -signal.SIGKILL
+        killer.join()
+    status = trial.status()
+    assert status
+    assert (status.state, status.failures) == ("running", {})
 
 
 @pytest.mark.slow
