@@ -163,8 +163,9 @@ Seeds = Annotated[int, Field(ge=1, le=10_000)] | Annotated[list[Annotated[int, F
 
 
 class Profile(Part):
-    """The same sweep at another cost."""
+    """The same sweep at another cost. Recipes follow with their profile of that name, where they have one, or with the one of `recipes`."""
 
+    recipes: Text | None = None
     set: dict[str, Any] = {}
     seeds: Seeds | None = None
     resources: Resources | None = None

@@ -38,10 +38,11 @@ class Spec:
         return self.document.path
 
     def recipe(self, name: str, profile: str | None) -> dict[str, Any]:
-        """A named recipe as nested mappings, under a profile; SweepFileError or InvalidInput where it is bad."""
+        """A named recipe as nested mappings, under one of the file's profiles; SweepFileError or InvalidInput where it is bad."""
         key = (name, profile)
         if key not in self._recipes:
-            self._recipes[key] = read_recipe(name, profile, near=self.path.parent)
+            named = self.file.profiles[profile].recipes if profile else None
+            self._recipes[key] = read_recipe(name, named or profile, near=self.path.parent, must_have=named is not None)
         return self._recipes[key]
 
 
@@ -141,10 +142,15 @@ def _models(annotation: Any) -> list[type[BaseModel]]:
     return [m for a in getattr(annotation, "__args__", ()) for m in _models(a)]
 
 
-def read_recipe(name: str, profile: str | None, near: Path) -> dict[str, Any]:
-    """A recipe by shipped name, or by path from the sweep file's directory, with `extends` and the profile applied."""
+def read_recipe(name: str, profile: str | None, near: Path, must_have: bool = False) -> dict[str, Any]:
+    """A recipe by shipped name, or by path from the sweep file's directory, with `extends` and the profile applied.
+
+    A recipe without the profile stays as it is, or, where it `must_have` it, is InvalidInput.
+    """
     path = _recipe_path(name, near)
     layers = _layers(path, profile, ())
+    if must_have and len(layers) == len(_layers(path, None, ())):
+        raise InvalidInput(f"the recipe {name} has no profile {profile!r}, which the sweep's profile asks for.")
     merged: dict[str, Any] = {}
     for layer in layers:
         merged = overlay(merged, dict(flat(layer)))

@@ -177,6 +177,19 @@ def test_a_recipes_own_profile_holds_below_the_sweep(tmp_path: Path) -> None:
     assert lrs(make_plan(tmp_path, PROFILES, None, recipe)) == [0.06, 0.06]
 
 
+def test_a_profile_may_take_another_profile_of_the_recipes_and_says_so_where_they_have_none(tmp_path: Path) -> None:
+    recipe = RECIPE + "profiles: {smoke: {optimizer: {lr: 0.25}}}\n"
+    sweep = SWEEP + "profiles:\n  longer: {recipes: smoke, set: {schedule.epochs: 7}}\n"
+
+    made = make_plan(tmp_path, sweep, "longer", recipe)
+
+    assert lrs(made) == [0.25] * len(made.cells)
+    assert {cell.recipe.schedule.epochs for cell in made.cells if cell.recipe} == {7}
+    assert any(
+        "has no profile 'smok'" in str(problem) for problem in problems_of(tmp_path, sweep.replace("recipes: smoke", "recipes: smok"))
+    )
+
+
 def test_a_condition_may_name_a_level_that_a_profile_dropped(tmp_path: Path) -> None:
     assert problems_of(tmp_path, PROFILES + "exclude: [{if: {grid: 2}, reason: never}]\n") == []
 
