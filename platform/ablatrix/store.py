@@ -131,26 +131,31 @@ class TrialDirectory:
             raise DamagedRecord(self.metrics_file, error) from error
 
     def mend(self) -> None:
-        """Write the last line of a finished trial's `metrics.jsonl` anew where it was spoilt: its values are those of the result."""
-        if not self.metrics_file.exists() or _is_report(_last_line(self.metrics_file)):
+        """Give a finished trial's `metrics.jsonl` its last line back where that was spoilt or lost: its values are those of the result."""
+        result = self.result()
+        if result is None or not self.metrics_file.exists() or self._ends_with(result):
             return
-        result, lines = self.result(), self.metrics_file.read_bytes().splitlines(keepends=True)
-        if result is None or not lines:
-            return
-        kept = b"".join(lines[:-1])
-        before = decode_report(lines[-2].decode()) if len(lines) > 1 and _is_report(lines[-2]) else Report(0, 0, 0.0, {})
-        if before.values == result.metrics:  # what was spoilt stands behind the last line
-            write_atomically(self.metrics_file, kept)
-            return
-        status = self.status()
-        last = Report(
-            epoch=status.epochs if status else before.epoch,
-            step=before.step,
-            time=(status.ended if status else None) or before.time,
-            values=result.metrics,
-            attempt=result.attempt,
-        )
-        write_atomically(self.metrics_file, kept + encode_report(last).encode())
+        lines = self.metrics_file.read_bytes().splitlines(keepends=True)
+        kept = lines[:] if lines and _is_report(lines[-1]) else lines[:-1]
+        counting = fenced(decode_report(line.decode()) for line in kept if _is_report(line))
+        before = counting[-1] if counting else Report(0, 0, 0.0, {})
+        if before.values != result.metrics:
+            status = self.status()
+            last = Report(
+                epoch=status.epochs if status else before.epoch,
+                step=before.step,
+                time=(status.ended if status else None) or before.time,
+                values=result.metrics,
+                attempt=result.attempt,
+            )
+            kept.append(encode_report(last).encode())
+        if kept != lines:  # what was spoilt may stand behind the last line
+            write_atomically(self.metrics_file, b"".join(kept))
+
+    def _ends_with(self, result: Result) -> bool:
+        """Whether the file's last line is whole and the result's."""
+        line = _last_line(self.metrics_file)
+        return _is_report(line) and decode_report(line.decode()).values == result.metrics
 
     def _complete_lines(self) -> Iterator[str]:
         if not self.metrics_file.exists():

@@ -128,18 +128,19 @@ def test_what_is_not_there_is_told_with_the_next_step(tmp_path: Path) -> None:
         store.sweep("x").plan()
 
 
-@pytest.mark.parametrize("spoilt", ["", "{", '{"epoch": 3, "step": 81', "\0\0\0\n", '{"epoch": 3}\n'])
+@pytest.mark.parametrize("spoilt", ["", "{", '{"epoch": 3, "step": 81', "\0\0\0\n", '{"epoch": 3}\n'])  # "": the whole line is lost
 def test_the_last_line_of_a_finished_trial_is_written_anew_where_it_was_spoilt(tmp_path: Path, spoilt: str) -> None:
     trial = finish(submit(tmp_path), 0)
     lines = trial.metrics_file.read_text().splitlines(keepends=True)
-    trial.metrics_file.write_text("".join(lines[:-1]) + (spoilt or lines[-1]))
+    trial.metrics_file.write_text("".join(lines[:-1]) + spoilt)
+    trial.mend()
     trial.mend()
     result = trial.result()
     assert result is not None
 
     assert [report.epoch for report in trial.reports()][:2] == [1, 2]
     assert len(trial.reports()) == 3
-    assert trial.reports()[-1].values == (result.metrics if spoilt else {"train.loss": 5.0 / 3, **result.metrics})
+    assert trial.reports()[-1].values == result.metrics
 
 
 def test_what_stands_behind_the_last_line_of_a_finished_trial_is_cut_off_and_the_line_is_not_doubled(tmp_path: Path) -> None:
@@ -148,6 +149,20 @@ def test_what_stands_behind_the_last_line_of_a_finished_trial_is_cut_off_and_the
     assert result is not None
     whole = "".join(encode_report(dataclasses.replace(line, values=result.metrics) if line is lines[-1] else line) for line in lines)
     trial.metrics_file.write_text(whole + '{"epoch": 99, "st')
+    trial.mend()
+
+    assert trial.metrics_file.read_text() == whole
+
+
+def test_a_late_line_of_a_fenced_attempt_behind_the_last_one_is_no_damage(tmp_path: Path) -> None:
+    trial = finish(submit(tmp_path), 0)
+    result, lines = trial.result(), trial.reports()
+    assert result is not None
+    trial.write_result(dataclasses.replace(result, attempt=2))
+    last = dataclasses.replace(lines[-1], values=result.metrics, attempt=2)
+    late = dataclasses.replace(lines[1], attempt=1)
+    whole = "".join(encode_report(line) for line in (*lines[:-1], last, late))
+    trial.metrics_file.write_text(whole)
     trial.mend()
 
     assert trial.metrics_file.read_text() == whole

@@ -158,8 +158,9 @@ def full_disk(weather: Weather) -> None:
 
 def kill_node(weather: Weather) -> None:
     """Two nodes of Ray's own test cluster; the second one's raylet is killed."""
-    # Ray reads the token once, when it is imported.
-    os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32), "RAY_worker_niceness": "0"}
+    # Ray reads the token once, when it is imported, so all rounds of one process have the same.
+    os.environ |= {"RAY_AUTH_MODE": "token", "RAY_worker_niceness": "0"}
+    os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
     from ray.cluster_utils import Cluster
 
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "object_store_memory": 80_000_000})
