@@ -53,7 +53,10 @@ class Descent:
         return {"optimizer": self.optimizer.state_dict(), "scaler": self.scaler.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take both back; checkpoints of before there was a scaler have none."""
+        """Take both back; checkpoints of before there was a scaler have none. Rates and the like stay those of this config."""
+        own = [{name: given for name, given in group.items() if name != "params"} for group in self.optimizer.param_groups]
         self.optimizer.load_state_dict(state["optimizer"])
+        for group, settings in zip(self.optimizer.param_groups, own, strict=True):
+            group.update(settings)
         if "scaler" in state:
             self.scaler.load_state_dict(state["scaler"])

@@ -95,7 +95,7 @@ class Pretraining:
     def run(self, test: ImageSet | None = None) -> Method:
         """Train to the last epoch. With `test`, k-NN is measured every `evaluate.every` epochs."""
         self._restore()
-        for epoch in range(self.step // max(1, self.steps_per_epoch), self.recipe.schedule.epochs):
+        for epoch in range(self.step // max(1, self.steps_per_epoch), self.recipe.schedule.end):
             started, first = time.perf_counter(), self.step
             for indices in self._batches(epoch):
                 if self.session.stop_requested():
@@ -156,7 +156,7 @@ class Pretraining:
         }
         average_running_statistics(self.method)
         values |= embedding_metrics(self.method.embeddings, self.train, recipe.data, device=self.device, precision=recipe.compute.precision)
-        last = epoch == recipe.schedule.epochs
+        last = epoch == recipe.schedule.end
         if test is not None and recipe.evaluate.every and epoch % recipe.evaluate.every == 0 and not last:
             # On every rank, though one reports: those that waited for it would wait at a collective that times out.
             values |= protocols.evaluate(recipe, self.method, self.train, test, seed=self.seed, device=self.device, only=("knn",))
@@ -187,7 +187,7 @@ class Pretraining:
 def train_and_evaluate(
     recipe: Recipe, seed: int, train: ImageSet, test: ImageSet, session: Session, device: torch.device
 ) -> dict[str, float]:
-    """One whole trial: pretrain, then every protocol of the recipe. Returns the final metrics, in percent.
+    """One whole trial: pretrain, leg by leg, then every protocol of the recipe. Returns the final metrics, in percent.
 
     With an initialised `torch.distributed` process group its ranks train together, and compute what one process would. A launcher
     makes the group (gloo on CPUs; NCCL on GPUs, each rank's own being `device` and torch's current one), and calls this on every
@@ -196,14 +196,18 @@ def train_and_evaluate(
     that dies leaves the others waiting for it: the launcher then ends them. Raises RecipeError where the batch cannot be shared.
     """
     protocols.check(recipe.evaluate, train.labels)  # before hours of training, not after
-    pretraining = Pretraining(recipe, seed, train, session, device)
+    # Each leg of a course takes up the checkpoint that the one before it has left.
+    *earlier, last = recipe.legs()
+    for leg in earlier:
+        Pretraining(leg, seed, train, session, device).run(test)
+    pretraining = Pretraining(last, seed, train, session, device)
     method = pretraining.run(test)
     if world_size() > 1:
         if rank() != 0:
             return {}
         method = _of_one_process(pretraining)
     metrics = protocols.evaluate(recipe, method, train, test, seed=seed, device=device)
-    session.report(recipe.schedule.epochs, pretraining.step, metrics)
+    session.report(recipe.schedule.end, pretraining.step, metrics)
     return metrics
 
 

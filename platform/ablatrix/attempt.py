@@ -32,17 +32,20 @@ class Attempt:
     """Implements the models' `Session` on a trial's directory.
 
     With a lease its number is the attempt's, and everything that is written is checked against it first: an attempt that a
-    later one has overruled raises Superseded, and changes nothing any more.
+    later one has overruled raises Superseded, and changes nothing any more. Where the trial goes on from another, whose recipe is the
+    earlier part of its own, `parent` is that one: its last checkpoint spares the trial that part, and changes no bit of its result.
     """
 
     def __init__(self, directory: TrialDirectory, stop_file: Path, threads: int, epochs: int, lease: Lease | None = None) -> None:
         self.directory, self.stop_file, self._lease = directory, stop_file, lease
+        self.parent: TrialDirectory | None = None
         before = _last_status(directory)
         now = time.time()
         self.status = Status(
             trial=directory.id, state="running", attempt=lease.number if lease else 1 + (before.attempt if before else 0),
             host=socket.gethostname(), pid=os.getpid(), threads=threads, started=now, updated=now,
             seconds=before.seconds if before else 0.0, epochs=epochs, failures=_failures(before),
+            inherited=before.inherited if before else 0,
         )  # fmt: skip
         self._worked_before = self.status.seconds
         self._lines: list[str] = []
@@ -93,31 +96,32 @@ class Attempt:
         os.fsync(self._metrics)
 
     def load_checkpoint(self) -> dict[str, Any] | None:
-        """The newest checkpoint, with `metrics.jsonl` put back to what was reported before it."""
-        import torch
-
-        state: dict[str, Any] | None = None
-        reports: list[Report] = []
-        self._lines = []
-        try:
-            loaded = torch.load(self._checkpoint_file, map_location="cpu", weights_only=True)
-            reports = [decode_report(line) for line in loaded["reports"]]
-            self._lines, state = list(loaded.pop("reports")), loaded
-        except FileNotFoundError:
-            pass
-        except MemoryError:
-            raise
-        except Exception as error:  # a damaged file costs the work since the start, not the trial
-            if isinstance(error, OSError) and error.errno in PASSING:
-                raise
-            print(f"The checkpoint cannot be read ({type(error).__name__}: {error}); starting again from epoch 0.", flush=True)
+        """The newest checkpoint, else the parent's last, with `metrics.jsonl` put back to what was reported before it."""
+        found, inherited = _load(self._checkpoint_file), self.status.inherited
+        if found is None:
+            found = self._of_parent()
+            inherited = _epoch(found[1]) if found else 0
+        state, self._lines = found or (None, [])
         self.check()
         write_atomically(self.directory.metrics_file, "".join(self._lines))
         self._open_metrics()
         for unfinished in self.directory.checkpoint.glob("*.tmp"):  # of attempts that were killed while they saved
             unfinished.unlink(missing_ok=True)
-        self.write(epoch=reports[-1].epoch if reports else 0)
+        self.write(epoch=_epoch(self._lines), inherited=inherited)
         return state
+
+    def _of_parent(self) -> tuple[dict[str, Any], list[str]] | None:
+        """The last checkpoint of the parent. Its reports become this trial's own, as of before its first attempt."""
+        try:
+            if self.parent is None or self.parent.result() is None:
+                return None
+        except DamagedRecord:
+            return None
+        found = _load(_state_file(self.parent))
+        if found is None:
+            print(f"The checkpoint of {self.parent.id}, from which this trial goes on, is gone; its epochs are trained again.", flush=True)
+            return None
+        return found[0], [encode_report(dataclasses.replace(decode_report(line), attempt=0)) for line in found[1]]
 
     def save_checkpoint(self, state: dict[str, Any]) -> None:
         """Replace the checkpoint in one step. It carries the reports so far, so that a damaged `metrics.jsonl` costs nothing."""
@@ -146,7 +150,36 @@ class Attempt:
 
     @property
     def _checkpoint_file(self) -> Path:
-        return self.directory.checkpoint / "state.pt"
+        return _state_file(self.directory)
+
+
+def _state_file(directory: TrialDirectory) -> Path:
+    return directory.checkpoint / "state.pt"
+
+
+def _epoch(lines: list[str]) -> int:
+    return decode_report(lines[-1]).epoch if lines else 0
+
+
+def _load(file: Path) -> tuple[dict[str, Any], list[str]] | None:
+    """A checkpoint's state, and the lines of reports that were made before it; None where there is none that can be read."""
+    import torch
+
+    try:
+        state: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
+        lines: list[str] = state.pop("reports")
+        for line in lines:
+            decode_report(line)
+    except FileNotFoundError:
+        return None
+    except MemoryError:
+        raise
+    except Exception as error:  # a damaged file costs the work since the start, not the trial
+        if isinstance(error, OSError) and error.errno in PASSING:
+            raise
+        print(f"The checkpoint cannot be read ({type(error).__name__}: {error}); starting again from epoch 0.", flush=True)
+        return None
+    return state, list(lines)
 
 
 def _last_status(directory: TrialDirectory) -> Status | None:

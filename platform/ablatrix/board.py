@@ -113,7 +113,8 @@ def state_of(directory: TrialDirectory, seed: int, now: float) -> TrialState:
     state = "finished" if finished else status.state
     if state == "running" and (now - status.updated > STALE_S or _owner_gone(directory)):
         state = "lost"
-    rate = status.epoch / status.seconds if state == "running" and status.epoch and status.seconds > 0 else None
+    own = status.epoch - status.inherited
+    rate = own / status.seconds if state == "running" and own > 0 and status.seconds > 0 else None
     return TrialState(
         directory.id, seed, state, status.epoch, status.epochs, status.seconds, status.attempt, status.host, status.cause, status.message,
         rate, (status.epochs - status.epoch) / rate if rate else None, dict(status.failures),

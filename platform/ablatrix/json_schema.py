@@ -60,6 +60,8 @@ def _known_keys() -> frozenset[str]:
 
 
 def _sections(hint: Any) -> list[Any]:
+    if typing.get_origin(hint) is tuple:  # what a list holds has no dotted key
+        return []
     if dataclasses.is_dataclass(hint):
         return [hint]
     return [section for inner in typing.get_args(hint) for section in _sections(inner)]

@@ -156,6 +156,7 @@ def _outline(spec: Spec, profile: str | None, overrides: list[Change]) -> tuple[
     if spec.file.search:
         cells, _, found = search_plan.outline(spec, profile, overrides, seeds)
         count = chosen.trials or spec.file.search.trials
+        count = count if found else search_plan.suggestions(spec, profile, overrides, count)
         return replace(plan, axes=(Axis(search_plan.SUGGESTION, ()),), cells=tuple(cells), suggestions=count), problems + found
     if not spec.document.values.get("axes"):
         return plan, [*problems, FileProblem(spec.document.line(("axes",)), "the key 'axes' is missing, or empty. Name at least one axis.")]

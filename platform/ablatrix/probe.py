@@ -95,8 +95,8 @@ def measure(recipe: Recipe, threads: int, gpu: bool) -> Measure:
     except TrialStopped:
         method = pretraining.method
     image_s, missing = _evaluation_s(recipe, method, train, test, device)
-    steps = recipe.schedule.epochs * (len(train) // recipe.schedule.batch_size)
-    evaluations = 1 + (math.ceil(recipe.schedule.epochs / recipe.evaluate.every) - 1 if recipe.evaluate.every else 0)
+    steps = recipe.own_epochs * (len(train) // recipe.schedule.batch_size)
+    evaluations = 1 + (math.ceil(recipe.own_epochs / recipe.evaluate.every) - 1 if recipe.evaluate.every else 0)
     seconds = started + steps * clock.step_s + max(1, evaluations) * (len(train) + len(test)) * image_s
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
     gpu_memory = torch.cuda.max_memory_allocated() / 1e6 if gpu else None

@@ -32,7 +32,8 @@ class TrialRecipe:
 class Status:
     """`status.json`: replaced atomically. Times are seconds since 1970, UTC; `seconds` is work, of all attempts.
 
-    `failures` counts the attempts that ended badly, by cause.
+    `failures` counts the attempts that ended badly, by cause; `inherited` the epochs that another trial has trained, from which
+    this one goes on.
     """
 
     trial: str
@@ -50,6 +51,7 @@ class Status:
     cause: str | None = None
     message: str | None = None
     failures: dict[str, int] = field(default_factory=dict)
+    inherited: int = 0
     schema: int = SCHEMA
 
 

@@ -120,20 +120,29 @@ class Choice(Axis):
 
 
 class Scheduler(Part):
-    """Stops trials early that do badly, by the metric as reported during training, and not before `grace_epochs`.
+    """What is done with trials by how they do while they train.
 
-    `asha` keeps the best of each rung, which has `reduction` times as many epochs as the one before; `median` those above the median.
+    `asha` and `median` stop those early that do badly, by the metric as reported during training, and not before `grace_epochs`: `asha`
+    keeps the best of each rung, which has `reduction` times as many epochs as the one before; `median` those above the median.
+    `pbt`, population based training, trains all `trials` of the search in legs of `interval_epochs`. After each leg the worst `quantile`
+    of them go on from the weights of one of the best `quantile`, with each dimension drawn anew by the chance `resample`, else moved by
+    the factor `perturb`, up or down, or to a neighbouring level; the others go on as they are.
     """
 
-    name: Literal["asha", "median"]
+    name: Literal["asha", "median", "pbt"]
     grace_epochs: Annotated[int, Field(ge=1)] = 1
     reduction: Annotated[int, Field(ge=2, le=16)] = 3
+    interval_epochs: Annotated[int, Field(ge=1)] | None = None
+    quantile: Annotated[float, Field(gt=0, le=0.5)] = 0.25
+    resample: Annotated[float, Field(ge=0, le=1)] = 0.25
+    perturb: Annotated[float, Field(gt=1, le=10)] = 1.2
 
 
 class Search(Part):
     """Levels that are to be found rather than given, in the place of `axes`; `trials` suggestions, each an ordinary trial.
 
-    Random and quasi-random searches are functions of `seed`; the others also of the order in which parallel trials end.
+    Random and quasi-random searches, and what pbt makes of them, are functions of `seed`; the others also of the order in which parallel
+    trials end. With the scheduler pbt each of the `trials` is a member of a population, and one ordinary trial for each of its legs.
     """
 
     algorithm: Literal["random", "quasirandom", "tpe", "gp", "cmaes", "nsgaii"]

@@ -9,25 +9,29 @@ from __future__ import annotations
 import json
 import math
 import os
+import random
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ablatrix.cells import Cell
+from ablatrix import population
+from ablatrix.cells import Cell, Cells
 from ablatrix.dispatch import RETRIED
-from ablatrix.errors import AblatrixError, DamagedRecord, InvalidInput
+from ablatrix.errors import AblatrixError, DamagedRecord, FileProblem, InvalidInput, TrialsMissing
 from ablatrix.grid import Axis, Level
 from ablatrix.identity import digest, trial_id
 from ablatrix.plan import Plan, Trial
+from ablatrix.population import Heir, Member
 from ablatrix.records import SCHEMA, drop_torn_line, encode, read_json, write_atomically
+from ablatrix.schema import Scheduler, Yardstick
 from ablatrix.schema import Search as Settings
-from ablatrix.schema import Yardstick
-from ablatrix.search_plan import SECONDS, SUGGESTION, cells, objectives, suggested
+from ablatrix.search_plan import SECONDS, SUGGESTION, cells, objectives, population_based, suggested
 from ablatrix.space import Dimension, corners, dimensions, suggest
 from ablatrix.store import Store, SweepDirectory, TrialDirectory
 from ablatrix.study import REMEDY, Ending, Study
+from ablatrix_models.recipe import RecipeError
 from ablatrix_models.recipe.data import Data
 
 MAX_UNUSABLE = 100  # suggestions in a row that make no recipe, after which the space is at fault
@@ -58,9 +62,14 @@ class Search:
         drop_torn_line(self.place / "suggestions.jsonl")
         self._study = Study(self.place / "study.jsonl", settings, [goal.goal for goal in self._goals], plan.suggestions)
         self._first = [trial.id for trial in plan.trials if store.trial(trial.id).result() is None]  # of included cells
-        self.gave_up: str | None = None
+        self.gave_up: AblatrixError | None = None
         self._numbers: dict[str, list[int]] = {}  # a trial's suggestions: small spaces suggest one twice
         self._open: set[str] = set()
+        self._population = population_based(plan.spec)
+        self._size = plan.suggestions // population.legs(self.epochs, self._population) if self._population else 0
+        self._members: list[Member] = []  # legs of a population, in the order in which they were suggested
+        self._trial_of: dict[int, str] = {}  # by the number of a suggestion
+        self._generation, self._heirs = 0, list[Heir]()  # of a population: the newest one that is to go on, and from whom
         self.made = 0
         self._again: list[str] = []
         self._take_up()
@@ -82,16 +91,19 @@ class Search:
         return min((recipe.schedule.epochs for recipe in tried if recipe), default=1)
 
     def next(self) -> str | None:
-        """The next trial's id, its recipe in the store; None once `exhausted`, for which `gave_up` may have a reason."""
+        """The next trial's id, its recipe in the store; None once `exhausted`, for which `gave_up` may have a reason.
+
+        Of a population also while a generation is not over.
+        """
         unusable = 0
         trial = next((waiting.pop(0) for waiting in (self._first, self._again) if waiting), None)
-        while trial is None and self.made < self.plan.suggestions:
+        while trial is None and self.made < self.plan.suggestions and self._is_ready():
             made = self.made
             trial = self._suggest()
             unusable = unusable + 1 if self.made == made else 0
             if unusable >= MAX_UNUSABLE:
                 record = self.place / "suggestions.jsonl"
-                self.gave_up = f"{MAX_UNUSABLE} suggestions in a row make no recipe; {record} says why. Narrow search.space."
+                self.gave_up = InvalidInput(f"{MAX_UNUSABLE} suggestions in a row make no recipe; {record} says why. Narrow search.space.")
                 return None
         if trial is not None:
             self._open.add(trial)
@@ -107,6 +119,40 @@ class Search:
         for number in self._numbers.get(trial, []):
             self._tell(number, trial, ending, values, curve)
 
+    def _is_ready(self) -> bool:
+        """Whether the next suggestion can be made: a generation of a population waits for all of the one before."""
+        generation = self.made // self._size if self._population else 0
+        if self._population is None or generation == 0 or generation == self._generation:
+            return self.gave_up is None
+        before = self._members[(generation - 1) * self._size : generation * self._size]
+        states = self._study.states()
+        if any(states[member.number] == "RUNNING" for member in before):
+            return False
+        begun = self.made % self._size > 0
+        scores = [self._score(member, begun) for member in before]
+        self._heirs = population.heirs(before, scores, self._population, self._chance("generation", generation))
+        self._generation = generation
+        if not self._heirs:
+            self.gave_up = TrialsMissing(
+                f"all {self._size} members of the population failed, so none is left to go on from. `ablatrix retry` frees them."
+            )
+        return self.gave_up is None
+
+    def _score(self, member: Member, begun: bool) -> float:
+        """How good a member is, the larger the better; NaN where it failed.
+
+        What the study was told counts. A failed one that was freed and ended well since then counts too, unless heirs have begun.
+        """
+        told = self._study.values(member.number)
+        value = told[0] if told else math.nan
+        if told is None and not begun:
+            value = self._results(self._trial_of[member.number])[0][0]
+        return -value if self._goals[0].goal == "min" else value
+
+    def _chance(self, *purpose: str | int) -> random.Random:
+        """Random numbers for one purpose, a function of the search's seed."""
+        return random.Random(":".join(map(str, (self.settings.seed, *purpose))))
+
     def _take_up(self) -> None:
         """Go on where an earlier run ended: the suggestions of the record, and of them those that are still open."""
         self._refuse_another_search()
@@ -116,10 +162,9 @@ class Search:
         known = {line["number"]: line for line in self.suggestions() if line["event"] == "suggested"}
         for number, state in states.items():
             line = known.get(number)
-            chosen = _chosen(self._space, line["levels"]) if line else None
-            cell = suggested(self._resolver, number, chosen) if chosen else None
-            if chosen and cell and cell.recipe:
-                trial = self._join(number, cell, chosen)
+            found = _recorded(line, self._resolver, self._space, self._members, self._population) if line else None
+            if found:
+                trial = self._join(number, *found)
                 if trial not in self._again and (state == "RUNNING" or self._is_freed(trial)):
                     self._again.append(trial)
             elif state == "RUNNING":  # suggested and never written down, or never told to be unusable
@@ -142,6 +187,8 @@ class Search:
         tried = [suggested(self._resolver, 0, chosen).recipe for chosen in corners(self._space)]
         space = asked.model_dump(mode="json", include={"space", "objectives"})
         parts = {"space": space, "goals": [goal.model_dump() for goal in self._goals], "seed": self.plan.seeds[0]}
+        if self._population:
+            parts["population"] = {"members": self._size, "seed": asked.seed, **self._population.model_dump()}
         now = digest({**parts, "recipes": [recipe.identity() for recipe in tried if recipe]})
         before = read_json(file)
         if before is None:
@@ -155,16 +202,16 @@ class Search:
     def _suggest(self) -> str | None:
         """Ask the study once: a trial that was not given yet; None where the suggestion makes no recipe, or one known by now."""
         asked = self._study.ask()
-        chosen = suggest(self._space, asked)
-        cell = suggested(self._resolver, asked.number, chosen)
+        parent = self._heirs[self.made % self._size].parent if self._heirs else None
+        cell, chosen = self._of_heir(asked.number) if self._heirs else self._at(asked.number, suggest(self._space, asked), None)
         if cell.recipe is None:
             problems, self._resolver.problems[:] = [problem.message for problem in self._resolver.problems], []
-            self._record(asked.number, chosen, None)
+            self._record(asked.number, chosen, None, None)
             self._tell(asked.number, None, "fail", [], {}, "; ".join(problems))
             return None
         trial = self._id(cell)
         known = self._numbers.get(trial, [])[:1]
-        self._record(asked.number, chosen, trial)
+        self._record(asked.number, chosen, trial, parent)
         self._join(asked.number, cell, chosen)
         self._publish(self.plan)
         for first in known:  # a small space suggests again what is running, or what has ended: the study then hears the same again
@@ -173,6 +220,23 @@ class Search:
                 self._tell(asked.number, trial, state.lower(), *self._results(trial))  # type: ignore[arg-type]
             return None
         return trial
+
+    def _of_heir(self, number: int) -> tuple[Cell, dict[str, Level]]:
+        """The next leg of a population; where what an heir explores makes no recipe, it goes on with its parent's levels."""
+        assert self._population is not None
+        heir = self._heirs[self.made % self._size]
+        levels = dict(heir.parent.levels)
+        if heir.explores:
+            cell, chosen = self._at(
+                number, population.explore(self._space, levels, self._population, self._chance("member", self.made)), heir.parent
+            )
+            if cell.recipe is not None:
+                return cell, chosen
+            self._resolver.problems.clear()
+        return self._at(number, levels, heir.parent)
+
+    def _at(self, number: int, chosen: dict[str, Level], parent: Member | None) -> tuple[Cell, dict[str, Level]]:
+        return _cell(self._resolver, number, chosen, parent, self._population), chosen
 
     def _id(self, cell: Cell) -> str:
         assert cell.recipe is not None
@@ -184,6 +248,8 @@ class Search:
         trial = self.plan.trials[-1]
         self.store.trial(trial.id).create(trial.record())
         self._numbers.setdefault(trial.id, []).append(number)
+        self._trial_of[number] = trial.id
+        self._members.append(Member(number, chosen, trial.recipe))
         self.made += 1
         return trial.id
 
@@ -207,12 +273,13 @@ class Search:
             {"event": "told", "number": number, "trial": trial, "state": told, "values": self._study.values(number), "message": message}
         )
 
-    def _record(self, number: int, chosen: Mapping[str, Level], trial: str | None) -> None:
+    def _record(self, number: int, chosen: Mapping[str, Level], trial: str | None, parent: Member | None) -> None:
         keys = {change.key: change.value for level in chosen.values() for change in level.changes}
         recipes = {name: level.recipe for name, level in chosen.items() if level.recipe}
         levels = {name: level.label for name, level in chosen.items()}
         line = {"event": "suggested", "number": number, "trial": trial, "levels": levels, "set": keys, "recipes": recipes}
-        self._write({**line, "algorithm": self.settings.algorithm, "seed": self.settings.seed})
+        going_on = {"parent": parent.number} if parent else {}
+        self._write({**line, **going_on, "algorithm": self.settings.algorithm, "seed": self.settings.seed})
 
     def _write(self, line: dict[str, Any]) -> None:
         text = json.dumps(json.loads(encode({**line, "time": round(time.time(), 3)})), ensure_ascii=False, allow_nan=False)
@@ -244,12 +311,36 @@ def read_suggestions(sweep: SweepDirectory) -> Iterator[dict[str, Any]]:
 def with_recorded(plan: Plan, sweep: SweepDirectory, fingerprint: Callable[[Data], str]) -> Plan:
     """A search's plan with the suggestions that its runs have made so far; changes nothing, and needs no study."""
     resolver, space = cells(plan.spec, plan.profile, plan.overrides), dimensions(plan.spec)[0]
+    members: list[Member] = []
     for line in read_suggestions(sweep):
-        chosen = _chosen(space, line["levels"]) if line["event"] == "suggested" and line["trial"] else None
-        cell = suggested(resolver, line["number"], chosen) if chosen else None
-        if chosen and cell and cell.recipe:
-            plan = _joined(plan, line["number"], cell, chosen, fingerprint)
+        if line["event"] == "suggested" and (found := _recorded(line, resolver, space, members, population_based(plan.spec))):
+            plan = _joined(plan, line["number"], *found, fingerprint)
+            members.append(Member(line["number"], found[1], plan.trials[-1].recipe))
     return plan
+
+
+def _recorded(
+    line: Mapping[str, Any], resolver: Cells, space: list[Dimension], members: Sequence[Member], scheduler: Scheduler | None
+) -> tuple[Cell, dict[str, Level]] | None:
+    """The cell and the levels of a recorded suggestion; None where it made no recipe, or the space has its levels no more."""
+    chosen = _chosen(space, line["levels"]) if line["trial"] else None
+    parent = next((member for member in members if member.number == line.get("parent")), None)
+    if not chosen or (parent is None) != ("parent" not in line):
+        return None
+    cell = _cell(resolver, line["number"], chosen, parent, scheduler)
+    return (cell, chosen) if cell.recipe else None
+
+
+def _cell(resolver: Cells, number: int, chosen: Mapping[str, Level], parent: Member | None, scheduler: Scheduler | None) -> Cell:
+    """The cell of a suggestion, of a population as the leg that goes on from `parent`; without a recipe where it makes none."""
+    cell = suggested(resolver, number, chosen)
+    if scheduler is None or cell.recipe is None:
+        return cell
+    try:
+        return population.leg(cell, parent, scheduler)
+    except RecipeError as error:
+        resolver.problems += [FileProblem(1, f"{problem.key} {problem.message}") for problem in error.problems]
+        return replace(cell, recipe=None)
 
 
 def _joined(plan: Plan, number: int, cell: Cell, chosen: Mapping[str, Level], fingerprint: Callable[[Data], str]) -> Plan:
@@ -262,15 +353,15 @@ def _joined(plan: Plan, number: int, cell: Cell, chosen: Mapping[str, Level], fi
 
 
 def _chosen(space: list[Dimension], labels: Mapping[str, str]) -> dict[str, Level] | None:
-    """The levels of a recorded suggestion; None where the space has them no more."""
-    known = {dimension.name: dimension for dimension in space}
+    """The levels of a recorded suggestion, in the order of the space, as they were suggested; None where it has them no more."""
     chosen: dict[str, Level] = {}
-    for name, label in labels.items():
-        level = known[name].named(label) if name in known else None
-        if level is None:
-            return None
-        chosen[name] = level
-    return chosen
+    for dimension in space:
+        if dimension.name in labels:
+            level = dimension.named(labels[dimension.name])
+            if level is None:
+                return None
+            chosen[dimension.name] = level
+    return chosen if len(chosen) == len(labels) else None
 
 
 def _curve(directory: TrialDirectory, goal: Yardstick) -> dict[int, float]:

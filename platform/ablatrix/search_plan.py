@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 
-from ablatrix import grid
+from ablatrix import grid, population
 from ablatrix.cells import Cell, Cells
 from ablatrix.document import Place
 from ablatrix.errors import FileProblem
 from ablatrix.grid import Axis, Level
 from ablatrix.layers import Change
-from ablatrix.schema import Yardstick
+from ablatrix.population import SUGGESTION
+from ablatrix.schema import Scheduler, Yardstick
 from ablatrix.space import Dimension, corners, dimensions
 from ablatrix.spec import Spec
 from ablatrix_models.recipe import Recipe
 from ablatrix_models.recipe.fields import nearest
 
-SUGGESTION = "suggestion"  # the one axis of a search's table
+REPRODUCIBLE = ("random", "quasirandom")  # whatever the order in which trials end
 SECONDS = "seconds"  # an objective that every trial has: its work, of all attempts
 MANY = ("random", "quasirandom", "tpe", "nsgaii")  # algorithms that take two objectives
 _FOREIGN = {
@@ -66,16 +68,35 @@ def suggested(resolver: Cells, number: int, chosen: Mapping[str, Level]) -> Cell
 
 
 def example(spec: Spec, profile: str | None, overrides: Sequence[Change]) -> Recipe | None:
-    """The recipe of a suggestion that the space may make, as a measure of what one costs."""
+    """The recipe of a suggestion that the space may make, as a measure of what one costs; of a population a first leg."""
     resolver = cells(spec, profile, overrides)
     tried = (suggested(resolver, 0, chosen).recipe for chosen in corners(dimensions(spec)[0]))
-    return next((recipe for recipe in tried if recipe), None)
+    recipe = next((recipe for recipe in tried if recipe), None)
+    scheduler = population_based(spec)
+    if recipe is None or scheduler is None or not scheduler.interval_epochs or scheduler.interval_epochs >= recipe.schedule.epochs:
+        return recipe
+    return replace(recipe, schedule=replace(recipe.schedule, until=scheduler.interval_epochs))
 
 
 def objectives(spec: Spec) -> list[Yardstick]:
     """What a search optimises: its `objectives`, or the sweep's metric."""
     assert spec.file.search is not None
     return spec.file.search.objectives or [spec.file.metric.of({})]
+
+
+def population_based(spec: Spec) -> Scheduler | None:
+    """The scheduler of population based training, where the search has that one."""
+    scheduler = spec.file.search.scheduler if spec.file.search else None
+    return scheduler if scheduler and scheduler.name == population.NAME else None
+
+
+def suggestions(spec: Spec, profile: str | None, overrides: Sequence[Change], members: int) -> int:
+    """How many suggestions a search of so many trials makes: of a population one for each leg of each."""
+    scheduler = population_based(spec)
+    if scheduler is None or scheduler.interval_epochs is None:
+        return members
+    tried = example(spec, profile, overrides)
+    return members * (population.legs(tried.schedule.epochs, scheduler) if tried else 1)
 
 
 def judged_on_test_images(spec: Spec, profile: str | None, overrides: Sequence[Change]) -> bool:
@@ -132,12 +153,39 @@ def _scheduler_problems(spec: Spec, recipes: Sequence[Recipe]) -> Iterator[FileP
         return
     if spec.file.search.objectives:
         yield FileProblem(line, "a scheduler compares by one objective, but there are two. Keep one of the two.")
+    if scheduler.name == population.NAME:
+        yield from (FileProblem(line, message) for message in _population_problems(spec, recipes))
+        return
+    if scheduler.interval_epochs is not None:
+        yield FileProblem(line, f"interval_epochs belongs to pbt, and the scheduler is {scheduler.name}. Leave it out.")
     if not all(_is_reported(name, recipe) for recipe in recipes):
         yield FileProblem(line, f"{name} is not reported while trials train. Set evaluate.every, or use knn.top1 or train.loss.")
     shortest = min((recipe.schedule.epochs for recipe in recipes), default=scheduler.grace_epochs + 1)
     if shortest <= scheduler.grace_epochs:
         grace = scheduler.grace_epochs
         yield FileProblem(line, f"grace_epochs is {grace}, but trials train {shortest} epochs, so none could be stopped early. Use fewer.")
+
+
+def _population_problems(spec: Spec, recipes: Sequence[Recipe]) -> Iterator[str]:
+    """Members are trained in legs of one length, and must be able to go on from each other."""
+    search = spec.file.search
+    assert search is not None
+    assert search.scheduler is not None
+    interval, epochs = search.scheduler.interval_epochs, {recipe.schedule.epochs for recipe in recipes}
+    if search.algorithm not in REPRODUCIBLE:
+        known = " or ".join(REPRODUCIBLE)
+        yield f"pbt finds by itself how members go on, so {search.algorithm} would have no say. Begin with {known}."
+    counts = [search.trials, *(profile.trials for profile in spec.file.profiles.values() if profile.trials)]
+    if min(counts) < 2:
+        yield "a population of 1 has nobody to learn from. Use 2 trials or more."
+    if interval is None:
+        yield "pbt needs interval_epochs: after how many epochs members are compared. Add it."
+    elif len(epochs) > 1:
+        yield f"members of a population train equally long, but the space has {' and '.join(map(str, sorted(epochs)))} epochs. Use one."
+    elif epochs and interval >= min(epochs):
+        yield f"interval_epochs is {interval}, but members train {min(epochs)} epochs, so none would ever be compared. Use fewer."
+    elif message := population.change_problem(recipes, search.scheduler):
+        yield f"members of a population go on from each other's weights, but {message}"
 
 
 def _is_reported(name: str, recipe: Recipe) -> bool:

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     import optuna
 
 REMEDY = "Move the directory away to begin the search anew; finished trials are kept."
-REPRODUCIBLE = ("random", "quasirandom")  # whatever the order in which trials end
 Ending = Literal["complete", "fail", "pruned"]
 
 

@@ -18,6 +18,7 @@ import psutil
 
 from ablatrix.attempt import SUPERSEDED, Attempt, Heartbeat
 from ablatrix.environment import environment
+from ablatrix.identity import trial_id
 from ablatrix.lease import Held, Lease, Superseded, lease
 from ablatrix.records import Result, write_atomically
 from ablatrix.store import Store, TrialDirectory
@@ -104,7 +105,9 @@ def _worked(directory: TrialDirectory, order: Order, attempt: Attempt) -> int:
         directory.write_environment(environment(attempt.status.attempt, bool(order.gpus)))
         asked = directory.recipe()
         recipe = Recipe.read(asked.recipe)
-        attempt.write(epochs=recipe.schedule.epochs)
+        attempt.write(epochs=recipe.schedule.end)
+        if parent := recipe.parent():
+            attempt.parent = TrialDirectory(directory.path.parent / trial_id(parent, asked.seed, asked.data))
         metrics, device = train(recipe, asked.seed, attempt, order)
         attempt.write()
         status = attempt.status
@@ -112,7 +115,7 @@ def _worked(directory: TrialDirectory, order: Order, attempt: Attempt) -> int:
         result = Result(directory.id, metrics, status.attempt, seconds, order.threads, status.host, device, _versions())
         attempt.check()
         directory.write_result(result)
-        attempt.write(state="finished", ended=time.time(), epoch=recipe.schedule.epochs)
+        attempt.write(state="finished", ended=time.time(), epoch=recipe.schedule.end)
     except TrialStopped:
         attempt.write(state="stopped", ended=time.time(), cause="stopped", message="stopped by request; its checkpoint is saved")
         return STOPPED

@@ -16,6 +16,7 @@ import torch
 from ablatrix import attempt as attempts
 from ablatrix.attempt import Attempt, Heartbeat
 from ablatrix.lease import Lease, Superseded, lease
+from ablatrix.records import Result
 from ablatrix.store import Store, TrialDirectory
 
 ID = "0123456789abcdef"
@@ -343,3 +344,49 @@ def test_a_checkpoint_that_cannot_be_reached_for_the_moment_is_no_damaged_one(
 
     assert epochs_of(directory) == [1, 2]
     assert (begin(directory).load_checkpoint() or {})["step"] == 20
+
+
+def parent_of(directory: TrialDirectory, epochs: int = 2) -> TrialDirectory:
+    """A finished trial, at its third attempt, that saved its state at its end."""
+    parent = Store(directory.path.parents[1]).trial("f" * 16)
+    parent.path.mkdir(parents=True)
+    for _ in range(2):
+        begin(parent)
+    run_to(parent, epochs, saved=epochs)
+    parent.write_result(Result(parent.id, {"knn.top1": 1.0}, 3, 1.0, 1, "here", "cpu"))
+    return parent
+
+
+def test_a_trial_goes_on_from_its_parents_last_checkpoint_and_its_own_lines_count(directory: TrialDirectory) -> None:
+    heir = begin(directory)
+    heir.parent = parent_of(directory)
+    loaded = heir.load_checkpoint()
+    heir.report(3, 30, {"train.loss": 0.1})
+    heir.save_checkpoint(state(30))
+    again = begin(directory)
+    again.parent = heir.parent
+    resumed = again.load_checkpoint()
+
+    assert loaded is not None and loaded["step"] == 20  # noqa: PT018
+    assert resumed is not None and resumed["step"] == 30  # noqa: PT018
+    assert [(report.epoch, report.attempt) for report in directory.reports()] == [(1, 0), (2, 0), (3, 1)]
+    assert (again.status.epoch, again.status.inherited) == (3, 2)
+
+
+@pytest.mark.parametrize("spoil", ["missing", "damaged", "unfinished"])
+def test_where_the_parents_checkpoint_is_gone_a_trial_trains_everything_itself(
+    directory: TrialDirectory, spoil: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    heir = begin(directory)
+    heir.parent = parent_of(directory)
+    if spoil == "unfinished":
+        (heir.parent.path / "result.json").unlink()
+    elif spoil == "damaged":
+        (heir.parent.checkpoint / "state.pt").write_bytes(b"x")
+    else:
+        (heir.parent.checkpoint / "state.pt").unlink()
+
+    assert heir.load_checkpoint() is None
+    assert directory.reports() == []
+    assert (heir.status.epoch, heir.status.inherited) == (0, 0)
+    assert ("its epochs are trained again" in capsys.readouterr().out) == (spoil != "unfinished")

@@ -124,7 +124,7 @@ BASES: dict[str, tuple[Recipe, set[str]]] = {
 def test_every_key_changes_the_id_unless_it_is_declared_not_to(base: Recipe, unread: set[str]) -> None:
     unlike: set[str] = set()
     for key, field, hint, value in fields_of(base):
-        if key == "method.name" or key.startswith("evaluate."):  # of the protocols, below
+        if key in ("method.name", "course") or key.startswith("evaluate."):  # of courses and protocols, below
             continue
         changed = next((r for other in others(hint, value) if (r := replaced(base, key, other)) not in (None, base)), None)
         assert changed is not None, f"no other value for {key}"
@@ -133,6 +133,26 @@ def test_every_key_changes_the_id_unless_it_is_declared_not_to(base: Recipe, unr
             unlike.add(key)
 
     assert unlike == unread
+
+
+def test_a_course_counts_by_what_its_legs_reach_and_is_no_other_trial_where_there_is_none() -> None:
+    first = tiny_recipe(schedule__until=1, optimizer__lr=0.1)
+    ids = {
+        trial_id(recipe, 0, DATA)
+        for recipe in (
+            tiny_recipe(),
+            first,
+            tiny_recipe().continued(first),
+            tiny_recipe().continued(tiny_recipe(schedule__until=1)),
+            tiny_recipe().continued(dataclasses.replace(first, optimizer=dataclasses.replace(first.optimizer, lr=0.2))),
+        )
+    }
+    unread = tiny_recipe().continued(dataclasses.replace(first, mixing=dataclasses.replace(first.mixing, erase_fill="zero")))
+
+    assert "course" not in tiny_recipe().identity()
+    assert "until" not in tiny_recipe().identity()["schedule"]
+    assert len(ids) == 5
+    assert trial_id(unread, 0, DATA) == trial_id(tiny_recipe().continued(first), 0, DATA)
 
 
 PROTOCOLS: list[Any] = [

@@ -13,11 +13,11 @@ from ablatrix_models.data.images import ImageSet
 from ablatrix_models.data.load import load
 from ablatrix_models.pretrain import Diverged, Pretraining, TooFewImages, initial_method, stream_generator, train_and_evaluate
 from ablatrix_models.recipe import Recipe
-from ablatrix_models.session import MemorySession, TrialStopped
+from ablatrix_models.session import TrialStopped
+from storing_session import StoringSession
 from tiny_sweep import tiny_recipe
 
 CPU = torch.device("cpu")
-WALL_CLOCK = "train.images_per_s"
 
 
 @pytest.fixture(autouse=True)
@@ -26,34 +26,6 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
-
-
-class StoringSession(MemorySession):
-    """Keeps the checkpoint as a file would, and asks to stop at the `stop_at`-th question."""
-
-    def __init__(self, stop_at: int | None = None) -> None:
-        super().__init__()
-        self.file: bytes | None = None
-        self.kept = 0
-        self.stop_at = stop_at
-        self.asked = 0
-
-    def load_checkpoint(self) -> dict[str, Any] | None:
-        del self.reports[self.kept :]
-        return torch.load(io.BytesIO(self.file), weights_only=True) if self.file else None
-
-    def save_checkpoint(self, state: dict[str, Any]) -> None:
-        file = io.BytesIO()
-        torch.save(state, file)
-        self.file, self.kept = file.getvalue(), len(self.reports)
-
-    def stop_requested(self) -> bool:
-        self.asked += 1
-        return self.asked == self.stop_at
-
-    def values(self) -> list[tuple[int, int, dict[str, float]]]:
-        """The reports without what the clock says."""
-        return [(epoch, step, {k: v for k, v in found.items() if k != WALL_CLOCK}) for epoch, step, found in self.reports]
 
 
 def images(recipe: Recipe) -> tuple[ImageSet, ImageSet]:

@@ -41,6 +41,12 @@ class Schedule:
     milestones: tuple[int, ...] = value((), "epochs at which the step schedule multiplies by `gamma`; negative counts from the end")
     gamma: float = value(0.1, "factor at each milestone", low=0.0, high=1.0)
     checkpoint_epochs: int = value(1, "epochs between checkpoints", low=1, identity=False)
+    until: int = value(0, "the epoch at which to end and evaluate, of a schedule that is made for more; 0 is its last", low=0, added=True)
+
+    @property
+    def end(self) -> int:
+        """The last epoch that is trained."""
+        return self.until or self.epochs
 
     @property
     def part_size(self) -> int:
@@ -53,6 +59,8 @@ class Schedule:
             yield Problem(
                 "accumulate", f"is {self.accumulate}, which does not cut the batch of {self.batch_size} into equal parts of 2 or more."
             )
+        if self.until > self.epochs:
+            yield Problem("until", f"is {self.until}, but the schedule has {self.epochs} epochs. Use {self.epochs} or less.")
         if self.warmup_epochs and self.warmup_steps:
             yield Problem("warmup_steps", "stands beside warmup_epochs. Keep one of the two.")
         if self.epochs and self.warmup_epochs >= self.epochs:

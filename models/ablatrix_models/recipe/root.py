@@ -11,6 +11,7 @@ from typing import Any
 
 from ablatrix_models.recipe.augment import Augment
 from ablatrix_models.recipe.backbone import Backbone, ResNet
+from ablatrix_models.recipe.course import SECTIONS, Leg, change_problems
 from ablatrix_models.recipe.data import DATASETS, Data
 from ablatrix_models.recipe.evaluate import Evaluate, protocol_problems
 from ablatrix_models.recipe.fields import Problem, RecipeError, build, tagged, value
@@ -41,6 +42,7 @@ class Recipe:
     schedule: Schedule = value(Schedule, "epochs, batches, learning rate over time")
     compute: Compute = value(Compute, "arithmetic")
     evaluate: Evaluate = value(Evaluate, "the protocols")
+    course: tuple[Leg, ...] = value((), "earlier legs of this training, with other settings; a search with pbt writes them", added=True)
 
     @staticmethod
     def read(mapping: Mapping[str, Any]) -> Recipe:
@@ -75,6 +77,56 @@ class Recipe:
                 "evaluate.knn.k", f"is {self.evaluate.knn.k}, more than the {labels * classes} labelled images. Use fewer neighbours."
             )
 
+        if self.course:
+            yield from self._course_problems()
+
+    def _course_problems(self) -> Iterator[Problem]:
+        """Rules of a course: its legs follow one another, each could be trained alone, and goes on from the one before it."""
+        for number, (leg, recipe) in enumerate(zip(self.course, self.legs(), strict=False)):
+            earlier = self.course[number - 1].until if number else 0
+            if not earlier < leg.until < self.schedule.end:
+                yield Problem(
+                    f"course.{number}.until",
+                    f"is {leg.until}, but this leg begins after epoch {earlier} and another follows until epoch {self.schedule.end}.",
+                )
+            following = self.course[number + 1] if number + 1 < len(self.course) else self
+            after = {name: getattr(following, name) for name in SECTIONS}
+            yield from (problem.below(f"course.{number}") for problem in change_problems(leg.settings, after))
+            yield from (problem.below(f"course.{number}") for problem in recipe.problems())
+
+    def legs(self) -> tuple[Recipe, ...]:
+        """The runs that this one consists of, in their order, each with its own last epoch in `schedule.until`; most have one."""
+        until = [*(leg.until for leg in self.course), self.schedule.until]
+        settings: list[dict[str, Any]] = [*(leg.settings for leg in self.course), {}]
+        return tuple(
+            dataclasses.replace(self, **changed, schedule=dataclasses.replace(self.schedule, until=end), course=())
+            for changed, end in zip(settings, until, strict=True)
+        )
+
+    def parent(self) -> Recipe | None:
+        """The run that this one goes on from: all legs but the last. None where it begins with untrained weights."""
+        if not self.course:
+            return None
+        *earlier, last = self.course
+        schedule = dataclasses.replace(self.schedule, until=last.until)
+        return dataclasses.replace(self, **last.settings, schedule=schedule, course=tuple(earlier))
+
+    def continued(self, parent: Recipe) -> Recipe:
+        """This recipe, going on from where `parent` ends. Raises RecipeError where it cannot."""
+        leg = Leg(parent.schedule.end, **{name: getattr(parent, name) for name in SECTIONS})
+        recipe = dataclasses.replace(self, course=(*parent.course, leg))
+        # What stands outside of a leg cannot change on the way, so the parent must be what the course says.
+        same = recipe.parent() == parent
+        problems = [*([] if same else [Problem("", "differs from its parent in more than a course may change.")]), *recipe.problems()]
+        if problems:
+            raise RecipeError(problems)
+        return recipe
+
+    @property
+    def own_epochs(self) -> int:
+        """The epochs of its last leg: what is left to train where the parent's weights are at hand."""
+        return self.schedule.end - (self.course[-1].until if self.course else 0)
+
     def as_mapping(self) -> dict[str, Any]:
         """Nested plain values, as JSON and YAML write them."""
         return _plain(self)
@@ -98,7 +150,15 @@ class Recipe:
             for part in ("augment", "augment_b", "mask", "mixing", "optimizer"):
                 kept.pop(part, None)
             kept["schedule"] = {"epochs": 0}
+        if self.course:
+            kept["course"] = [_leg_identity(leg, recipe) for leg, recipe in zip(self.course, self.legs(), strict=False)]
         return kept
+
+
+def _leg_identity(leg: Leg, recipe: Recipe) -> dict[str, Any]:
+    """Of the settings of a leg, those that it reaches."""
+    reached = recipe.identity()
+    return {"until": leg.until, **{name: reached[name] for name in SECTIONS if name in reached}}
 
 
 def _plain(part: Any, *, identity_only: bool = False) -> Any:

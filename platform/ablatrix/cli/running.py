@@ -20,12 +20,12 @@ from ablatrix.cli import output
 from ablatrix.cli.live_report import LiveReport
 from ablatrix.cli.options import fingerprint
 from ablatrix.environment import source_version
-from ablatrix.errors import AblatrixError, DamagedRecord, Interrupted, InvalidInput, Refused, TrialsMissing, Unreachable
+from ablatrix.errors import AblatrixError, DamagedRecord, Interrupted, Refused, TrialsMissing, Unreachable
 from ablatrix.lease import Held, lease
 from ablatrix.lease import owner as lease_owner
 from ablatrix.plan import Plan
 from ablatrix.runner import Runner, early_stopping
-from ablatrix.search_plan import objectives
+from ablatrix.search_plan import REPRODUCIBLE, objectives, population_based
 from ablatrix.store import Store, SweepDirectory, TrialDirectory
 from ablatrix.tracking.address import public_command
 
@@ -91,7 +91,6 @@ def _write_plan(plan: Plan, sweep: SweepDirectory, source: tuple[str | None, boo
 def begin_search(plan: Plan, store: Store, sweep: SweepDirectory) -> Search:
     """The search of a sweep, gone on with where an earlier run ended."""
     from ablatrix.search import Search
-    from ablatrix.study import REPRODUCIBLE
 
     source = source_version()  # once: git is asked, and the plan is written with every suggestion
     search = Search(plan, store, sweep, fingerprint, lambda grown: _write_plan(grown, sweep, source))
@@ -106,7 +105,7 @@ def begin_search(plan: Plan, store: Store, sweep: SweepDirectory) -> Search:
 
 
 def _scheduler(search: Search | None) -> Any:
-    if search is None or search.settings.scheduler is None:
+    if search is None or search.settings.scheduler is None or population_based(search.plan.spec):
         return None
     return early_stopping(search.settings.scheduler, objectives(search.plan.spec)[0], search.epochs)
 
@@ -240,7 +239,7 @@ def _conclude(store: Store, sweep: SweepDirectory, runner: Runner, *, stopped: b
     if runner.tripped:
         raise TrialsMissing(f"{runner.tripped}. Mend the cause; the same command goes on.")
     if search and search.gave_up:
-        raise InvalidInput(search.gave_up)
+        raise search.gave_up
     to_come = search.plan.suggestions - search.made if search else 0
     if stopped and (left or to_come):  # by Ctrl-C, or by `ablatrix stop`
         coming = f", and {to_come} suggestions to come" if to_come else ""
