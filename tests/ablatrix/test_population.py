@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from ablatrix import plan, population, spec
+from ablatrix.cli import main
 from ablatrix.errors import InvalidInput, TrialsMissing
 from ablatrix.grid import Level
 from ablatrix.identity import trial_id
@@ -287,6 +288,14 @@ def test_a_good_population_is_good_and_a_profile_may_have_a_smaller_one(tmp_path
 
     assert problems_of(tmp_path, text, LONG) == []
     assert plan.make(spec.load(write_sweep(tmp_path, text, LONG)), "smoke", lambda data: "print").suggestions == 6
+
+
+def test_check_says_in_what_legs_members_are_trained(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["check", str(write_sweep(tmp_path, TEXT, LONG))])
+
+    assert ended.value.code in (0, None)
+    assert "good. Search: 4 by random over lr, mixing, grid, in legs of 2 epochs." in capsys.readouterr().out
 
 
 def test_leg_lengths_are_those_of_the_interval_and_the_last_is_what_is_left() -> None:

@@ -67,7 +67,9 @@ def check(sweep: SweepArgument, pairs: SetOption = [], as_json: JsonOption = Fal
     file, profiles = loaded.file, ", ".join(loaded.file.profiles) or "none"
     what = f"Axes: {', '.join(file.axes)}"
     if file.search:
-        what = f"Search: {file.search.trials} by {file.search.algorithm} over {', '.join(file.search.space)}"
+        scheduler = file.search.scheduler
+        legs = f", in legs of {scheduler.interval_epochs} epochs" if scheduler and scheduler.interval_epochs else ""
+        what = f"Search: {file.search.trials} by {file.search.algorithm} over {', '.join(file.search.space)}{legs}"
     output.data().print(f"{loaded.path}: good. {what}. Profiles: {profiles}.")
 
 
