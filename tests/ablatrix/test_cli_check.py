@@ -146,6 +146,33 @@ claims:
   - {text: "b is better", check: "cell(grid=2, row=b) > cell(grid=2, row=a)"}
 """
 )
+AXES = SWEEP[SWEEP.index("axes:") : SWEEP.index("metric:")]
+SEARCHED = (
+    SWEEP.replace(
+        AXES,
+        """\
+search:
+  algorithm: random
+  trials: 8
+  seed: 3
+  scheduler: {name: pbt, interval_epochs: 1, quantile: 0.5, perturb: 1.5}
+  space:
+    lr: {key: optimizer.lr, low: 1.0e-4, high: 1.0, log: true}
+    mixing: {levels: {plain: {mixing: none}, mixed: {mixing: mixmask, optimizer.weight_decay: 0.1}}}
+    grid: {key: mask.grid, low: 2, high: 8, step: 2, if: {mixing: mixed}}
+""",
+    )
+    + """\
+set: {data.held_out: 16}
+when: [{if: {lr: "< 0.1"}, set: {mask.kind: discrete}, note: "why"}]
+include: [{as: {suggestion: plain}, label: "MoCo", set: {mixing: none}}]
+profiles: {smoke: {trials: 4}}
+budget: {trials: 20, gpu_hours: 1}
+"""
+)
+BASES = {"sweep": RICH, "search": SEARCHED, "scheduled": SEARCHED.replace("random", "tpe").replace(
+    "{name: pbt, interval_epochs: 1, quantile: 0.5, perturb: 1.5}", "{name: asha, grace_epochs: 1}").replace(
+    "set: {data", "set: {schedule.epochs: 4, evaluate.every: 1, data")}  # fmt: skip
 NASTY = [
     "", "~", "-1", "0", "1e400", "1" + "0" * 40, ".nan", "true", "'2'", "[", "]", "{", "}", "[]", "{}",
     "{a: {b: [1]}}", "[[1]]", "*x", "&x",
@@ -191,13 +218,15 @@ CHANGES = st.lists(
 @settings(
     max_examples=EXAMPLES, deadline=None, derandomize=True, database=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
-@given(how=CHANGES, seed=st.integers(0, 2**32), of_recipe=st.booleans())
-def test_no_change_of_a_file_brings_more_than_problems_with_lines(tmp_path: Path, how: list[str], seed: int, of_recipe: bool) -> None:
-    chance = random.Random(seed)
-    text = RECIPE if of_recipe else RICH
+@given(how=CHANGES, seed=st.integers(0, 2**32), base=st.sampled_from(list(BASES)), of_recipe=st.booleans())
+def test_no_change_of_a_file_brings_more_than_problems_with_lines(
+    tmp_path: Path, how: list[str], seed: int, base: str, of_recipe: bool
+) -> None:
+    chance, whole = random.Random(seed), BASES[base]
+    text = RECIPE if of_recipe else whole
     for one in how:
         text = mutate(text, one, chance)
-    path = write_sweep(tmp_path, RICH, text) if of_recipe else write_sweep(tmp_path, text)
+    path = write_sweep(tmp_path, whole, text) if of_recipe else write_sweep(tmp_path, text)
     try:
         problems = plan.check(spec.load(path))
     except SweepFileError as error:
@@ -205,7 +234,7 @@ def test_no_change_of_a_file_brings_more_than_problems_with_lines(tmp_path: Path
     except AblatrixError:
         problems = []
 
-    assert all(1 <= problem.line <= max(1, len(RICH.splitlines() if of_recipe else text.splitlines()) + 1) for problem in problems)
+    assert all(1 <= problem.line <= max(1, len(whole.splitlines() if of_recipe else text.splitlines()) + 1) for problem in problems)
     assert all(problem.message for problem in problems)
 
 
@@ -221,5 +250,6 @@ def test_no_bytes_bring_more_than_a_refusal(tmp_path: Path, content: bytes) -> N
         spec.load(path)
 
 
-def test_the_file_that_is_mutated_is_good(tmp_path: Path) -> None:
-    assert plan.check(spec.load(write_sweep(tmp_path, RICH))) == []
+@pytest.mark.parametrize("text", BASES.values(), ids=BASES)
+def test_the_files_that_are_mutated_are_good(tmp_path: Path, text: str) -> None:
+    assert plan.check(spec.load(write_sweep(tmp_path, text))) == []
