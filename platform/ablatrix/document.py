@@ -1,8 +1,8 @@
 """A YAML file as plain values that remember their lines. The only importer of a YAML library.
 
 YAML 1.2 is read, so `NO` and `on` are text and `1e-4` is a number. Duplicate keys, tags, merge keys, directives and
-numbers that another YAML version reads otherwise (`010`, `1_000`) are refused with their line, all of them at once; so is
-what would overwhelm a reader: endless nesting, aliases of aliases.
+numbers that another YAML version reads otherwise (`010`, `1_000`) are refused with their line, all of them at once; so are
+anchors that stand twice, and what would overwhelm a reader: endless nesting, aliases of aliases.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class Document:
 def read(path: Path) -> Document:
     """Read a file whose top level is a mapping; SweepFileError where it is none, InvalidInput where there is no file."""
     text = _text(path)
-    reader = YAML(typ="safe", pure=True)
+    reader = _reader()
     plain, directives = _without_directives(text)
     try:
         root = reader.compose(plain)
@@ -69,6 +69,12 @@ def read(path: Path) -> Document:
     return Document(path, text, values, walk.lines, (*directives, *walk.problems))
 
 
+def _reader() -> YAML:
+    reader = YAML(typ="safe", pure=True)
+    reader.composer.warn_double_anchors = False  # they are refused, with their line
+    return reader
+
+
 def _without_directives(text: str) -> tuple[str, list[FileProblem]]:
     """The text with its `%` lines blanked, so that none changes how the rest is read, and a problem for each of them."""
     lines, problems = text.splitlines(keepends=True), []
@@ -83,7 +89,7 @@ def _without_directives(text: str) -> tuple[str, list[FileProblem]]:
 
 def read_value(text: str) -> Any:
     """One value as YAML reads it, for the command line; text that is no YAML, or refused in a file, stays text."""
-    reader = YAML(typ="safe", pure=True)
+    reader = _reader()
     try:
         root = reader.compose(text)
     except (YAMLError, ValueError, RecursionError):
@@ -132,6 +138,7 @@ class _Walk:
         self.constructor = reader.constructor
         self.lines: dict[Place, int] = {}
         self.problems: list[FileProblem] = []
+        self._anchors: dict[str, Node] = {}
         self._open: set[int] = set()
         self._count = 0
 
@@ -140,6 +147,7 @@ class _Walk:
         self._count += 1
         if self._count > MAX_VALUES:
             return self._refuse_rest(node)
+        self._note_anchor(node)
         if node.tag not in _PLAIN:
             kind = node.tag.removeprefix("tag:yaml.org,2002:")
             if kind == "timestamp":
@@ -159,6 +167,15 @@ class _Walk:
             return [self.value(child, (*place, i)) for i, child in enumerate(node.value)]
         finally:
             self._open.discard(id(node))
+
+    def _note_anchor(self, node: Node) -> None:
+        if not node.anchor:
+            return
+        if (first := self._anchors.get(node.anchor, node)) is not node:
+            line, other = node.start_mark.line + 1, first.start_mark.line + 1
+            text = f"the anchor &{node.anchor} stands on line {other} too, which hides what an alias means. Give one another name."
+            self.problems.append(FileProblem(line, text))
+        self._anchors[node.anchor] = node
 
     def _mapping(self, node: MappingNode, place: Place) -> dict[str, Any]:
         values: dict[str, Any] = {}

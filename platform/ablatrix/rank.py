@@ -6,6 +6,7 @@ Rank 0 is the trial's attempt: it holds the claim, reports, saves and writes the
 from __future__ import annotations
 
 import os
+import socket
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -49,9 +50,12 @@ def _lead(directory: TrialDirectory, order: Order) -> None:
 
 
 def _follow(directory: TrialDirectory, order: Order) -> None:
+    import torch.distributed as dist
+
     from ablatrix_models.recipe import Recipe
     from ablatrix_models.session import TrialStopped
 
+    print(f"--- rank {dist.get_rank()} on {socket.gethostname()}, {order.threads} threads", flush=True)
     asked = directory.recipe()
     try:
         train(Recipe.read(asked.recipe), asked.seed, Listener(Path(order.stop_file)), order)

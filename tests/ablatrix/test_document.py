@@ -182,3 +182,11 @@ def test_a_missing_file_a_directory_and_a_file_too_long_are_told_apart(tmp_path:
 )
 def test_a_value_of_the_command_line_is_read_as_in_a_file_or_stays_text(text: str, value: object) -> None:
     assert document.read_value(text) == value
+
+
+def test_an_anchor_that_stands_twice_is_refused_with_both_lines_and_one_that_is_used_twice_is_not(tmp_path: Path) -> None:
+    assert found(tmp_path, "a: &x 1\nb: *x\nc: [*x]\n") == []
+
+    ((line, message),) = found(tmp_path, "a: &x 1\nb: *x\nc: &x 2\nd: *x\n")
+    assert line == 3
+    assert "the anchor &x stands on line 1 too" in message

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shlex
@@ -18,14 +19,15 @@ from ablatrix import document, lease
 from ablatrix import plan as plans
 from ablatrix.cli import output
 from ablatrix.cli.options import make_plan, overrides
-from ablatrix.errors import AblatrixError, InvalidInput, Refused, SweepFileError
-from ablatrix.job import Job, check_server, server_address, write_job
+from ablatrix.errors import AblatrixError, DamagedRecord, InvalidInput, Refused, SweepFileError
+from ablatrix.job import Job, check_server, job_state, read_job, server_address, write_job
 from ablatrix.spec import Spec
 from ablatrix.store import Store, SweepDirectory
 from ablatrix.tracking.address import public_command
 
 # What the job is to know of this shell: places on the shared file system, and where MLflow is and how to log in there.
 LOGIN = ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN")
+UNDER_WAY = ("PENDING", "RUNNING")
 PASSED_ON = ("ABLATRIX_DATA", "ABLATRIX_CACHE", "MLFLOW_TRACKING_URI", *LOGIN)
 
 
@@ -53,6 +55,7 @@ def submit(
     sweep = store.sweep(name)
     if lease.is_held(sweep.claims):
         raise Refused(f"the sweep {sweep.name!r} is already running in this store ({lease.owner(sweep.claims)}).")
+    _refuse_second(sweep, store)
     job = Job(
         f"{re.sub('[@+]', '-', sweep.name)}-{uuid.uuid4().hex[:8]}",
         sweep.name,
@@ -70,6 +73,18 @@ def submit(
     if not lease.is_held(sweep.claims):  # it has not begun yet, and will write the same
         _remember_plan(loaded, profile, pairs, store, sweep)
     return job
+
+
+def _refuse_second(sweep: SweepDirectory, store: Store) -> None:
+    """Raises Refused where a job of the sweep is on its way, which has no claim yet."""
+    with contextlib.suppress(DamagedRecord):  # sending another writes it anew
+        before = read_job(sweep)
+        state = job_state(before) if before else None
+        if before and state in UNDER_WAY:
+            raise Refused(
+                f"the job {before.id} of the sweep {sweep.name!r} is already {state.lower()} at {before.server}. "
+                f"`{output.call('stop', sweep.name, store=store)}` ends it."
+            )
 
 
 def show(job: Job, store: Store) -> None:
