@@ -121,7 +121,7 @@ class Dispatch:
     ) -> None:
         self.store, self.sweep, self.source = store, sweep, source
         self.run = uuid.uuid4().hex
-        self.running: dict[str, None] = {}  # in the order given out
+        self.running: dict[str, Status | None] = {}  # in the order given out, with what was known of each by then
         self.stopping = False  # beside the stop file, which a full disk does not take
         self.tripped: str | None = None
         self.broken: Exception | None = None
@@ -151,7 +151,7 @@ class Dispatch:
         self._take_up_retried()
         while (trial := self._again.popleft() if self._again else self._from_source()) is not None:
             if self._is_free(trial):
-                self.running[trial] = None
+                self.running[trial] = self._status(trial)
                 return trial
         return self._come_back()
 
@@ -168,7 +168,7 @@ class Dispatch:
 
     def ended(self, trial: str, code: int | None, pruned: bool = False) -> None:
         """A trial's worker has ended: `code` is that of the trial's process, negative for a signal, None where the worker was lost."""
-        self.running.pop(trial, None)
+        before = self.running.pop(trial, None)
         if self._is_finished(trial):
             self._settle(trial, "finished")
         elif pruned or code == STOPPED:
@@ -176,7 +176,7 @@ class Dispatch:
         elif code in (BUSY, SUPERSEDED):
             self._elsewhere.append(trial)
         else:
-            self._judge(trial, code)
+            self._judge(trial, code, before)
 
     def lost_all(self) -> None:
         """Every running trial's worker is gone, as when Ray itself ended."""
@@ -207,13 +207,14 @@ class Dispatch:
             if self._is_free(trial):
                 self._elsewhere.extend(waiting)
                 self._next_look = 0.0
-                self.running[trial] = None
+                self.running[trial] = self._status(trial)
                 return trial
         return None
 
-    def _judge(self, trial: str, code: int | None) -> None:
+    def _judge(self, trial: str, code: int | None, before: Status | None) -> None:
         standing, status = self._standing_of(trial), self._status(trial)
-        cause = _cause(status, code)
+        # A process that was killed before its first word has left the status of the attempt before it.
+        cause = _cause(status if status != before else None, code)
         epoch = status.epoch if status else 0
         standing.stuck = 1 if epoch > standing.epoch else standing.stuck + 1
         standing.epoch = max(standing.epoch, epoch)

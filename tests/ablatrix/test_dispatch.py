@@ -40,7 +40,9 @@ def drain(given: Dispatch) -> list[str]:
 
 def fail(store: Store, given: Dispatch, trial: str, cause: str, epoch: int = 0) -> None:
     """The trial ran and failed, and its process wrote why."""
-    end(begin(store, int(trial, 16)), "failed", cause=cause, epoch=epoch)
+    before = store.trial(trial).status()
+    attempt = 1 + (before.attempt if before else 0)
+    end(begin(store, int(trial, 16), attempt=attempt), "failed", cause=cause, epoch=epoch)
     given.ended(trial, FAILED)
 
 
@@ -82,6 +84,16 @@ def test_it_is_over_when_every_trial_has_finished(store: Store) -> None:
 def test_the_cause_decides_whether_a_trial_runs_again(cause: str, first: Verdict, second: Verdict) -> None:
     assert verdict(cause, {}) is first
     assert verdict(cause, {cause: 1}) is second
+
+
+def test_an_attempt_that_was_killed_before_its_first_word_is_not_judged_by_the_one_before(store: Store) -> None:
+    given = dispatch(store, TRIALS[:1])
+    given.next()
+    fail(store, given, TRIALS[0], "error")
+    assert given.next() == TRIALS[0]
+    given.ended(TRIALS[0], -9)
+
+    assert given.next() == TRIALS[0]
 
 
 def test_a_lost_worker_costs_nothing_however_often_as_long_as_the_trial_gets_further(store: Store) -> None:
