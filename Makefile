@@ -12,8 +12,8 @@ STAMP := $(VENV)/.installed
 quickstart: $(STAMP)  ## train ten small trials on real digits, and print their table
 	$(BIN)/ablatrix run sweeps/quickstart.yaml --store $(STORE)
 
-test: services lint  ## lint, types, layers and every test
-	$(BIN)/python -m pytest
+test: services lint  ## lint, types, layers and every test, two files at a time
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 services:  ## PostgreSQL and a browser for the tests, from Debian where we are root; tests without them are skipped
 	bash .ci/services

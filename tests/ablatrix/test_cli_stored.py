@@ -210,8 +210,9 @@ def test_retry_of_a_broken_file_tells_what_is_wrong_with_it(tmp_path: Path, caps
 @pytest.mark.parametrize("text", ["{}", '{"cells": null}', "[]"])
 @pytest.mark.parametrize("verb", ["status", "list", "show"])
 def test_a_plan_of_another_shape_is_told_without_a_traceback(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], verb: str, text: str
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, verb: str, text: str
 ) -> None:
+    monkeypatch.setenv("COLUMNS", "500")  # a long path would be wrapped within words
     trial = finish(submit(tmp_path / "runs"), 0)
     (tmp_path / "runs" / "sweeps" / SWEEP / "plan.json").write_text(text)
     code = call(verb, *([trial.id] if verb == "show" else [SWEEP] if verb == "status" else []))
