@@ -161,8 +161,12 @@ def render(board: Board, footer: Iterable[str] = ()) -> RenderableType:
     line = ", ".join(
         f"{counts[state]} {state}" for state in ("finished", "running", "waiting", "failed", "stopped", "lost") if counts[state]
     )
+    short = board.cluster.shortage if board.cluster else None
+    waiting = [Text(f"no trial can start now: {short}", style="yellow")] if short else []
     running = [_running_text(cell, trial) for cell in board.cells for trial in cell.trials if trial.state == "running"]
-    return Group(table, *running, Text(line or "no trials", style="dim"), *(Text(text, style="dim") for text in [*_places(board), *footer]))
+    return Group(
+        table, *running, *waiting, Text(line or "no trials", style="dim"), *(Text(text, style="dim") for text in [*_places(board), *footer])
+    )
 
 
 def _running_text(cell: CellState, trial: TrialState) -> Text:

@@ -21,7 +21,7 @@ import psutil
 from ablatrix.errors import Refused, Unreachable
 from ablatrix.job import Job, is_loopback
 from ablatrix.occupancy import Occupancy
-from ablatrix.packing import bundle, check_fits, room
+from ablatrix.packing import bundle, check_fits, room, shortage
 from ablatrix.schema import Resources
 from ablatrix.wheel import build_wheel
 
@@ -254,15 +254,16 @@ def answers(address: str) -> bool:
     return False
 
 
-def in_use(dashboard: str | None) -> Occupancy:
-    """What the connected Ray has, and what trials take of it now."""
+def in_use(dashboard: str | None, resources: Resources) -> Occupancy:
+    """What the connected Ray has, what trials take of it now, and what one of `resources` lacks of it."""
     import ray
 
-    total, free = ray.cluster_resources(), ray.available_resources()
+    total, free, nodes = ray.cluster_resources(), ray.available_resources(), ray.nodes()
     hidden = (":", "object_store", "_group_")
     shown: dict[str, float] = {name: float(amount) for name, amount in total.items() if not any(part in name for part in hidden)}
     used = {name: round(amount - free.get(name, 0.0), 3) for name, amount in shown.items()}
-    return Occupancy(time.time(), sum(node["Alive"] for node in ray.nodes()), shown, used, f"http://{dashboard}" if dashboard else None)
+    alive, place = sum(node["Alive"] for node in nodes), f"http://{dashboard}" if dashboard else None
+    return Occupancy(time.time(), alive, shown, used, place, shortage(resources, nodes))
 
 
 def _check_address(address: str) -> None:

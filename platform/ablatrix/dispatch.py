@@ -28,6 +28,7 @@ BREAKER = 5
 LARGER = 2.0  # times the share, after a trial ran out of memory
 STUCK = 10  # losses in a row without a step forward, after which a trial is given up
 LOOK_S = 1.0  # between looks at trials that another run has
+GRACE_S = 5.0  # what a trial that was given out gets to begin, after the end was asked for
 LOSSES = ("lost", "killed")
 RETRIED = "retry"  # the cause in the status of a trial that `ablatrix retry` has freed
 
@@ -133,7 +134,8 @@ class Dispatch:
         self._standing: dict[str, Standing] = {}
         self._causes: Counter[str] = Counter()
         self._finished = 0
-        self._next_look = self._next_retry = 0.0
+        self._next_look = self._next_retry = self._next_check = 0.0
+        self._quiet_since: float | None = None
 
     @property
     def over(self) -> bool:
@@ -182,6 +184,25 @@ class Dispatch:
         """Every running trial's worker is gone, as when Ray itself ended."""
         for trial in list(self.running):
             self.ended(trial, None)
+
+    def withdraw(self) -> bool:
+        """Take back what was given out, where the end was asked for and nothing of it has begun; whether that was so.
+
+        A trial that no node has room for waits in Ray for ever, and would never see that it is to stop.
+        """
+        now = self._now()
+        if not self._ending or now < self._next_check:
+            return False
+        self._next_check = now + LOOK_S
+        if not self.running or any(self._ours(trial) and lease.is_held(self.store.trial(trial).claims) for trial in self.running):
+            self._quiet_since = None
+            return False
+        self._quiet_since = now if self._quiet_since is None else self._quiet_since
+        if now - self._quiet_since < GRACE_S:
+            return False
+        for trial in list(self.running):
+            self.ended(trial, STOPPED)
+        return True
 
     def _is_free(self, trial: str) -> bool:
         """Whether a trial is to be run, by us and now; else it is settled, or put aside."""

@@ -16,13 +16,17 @@ STALE_S = 60.0
 
 @dataclass(frozen=True)
 class Occupancy:
-    """One look at a cluster. `total` and `used` are amounts by Ray's names, memory in bytes."""
+    """One look at a cluster. `total` and `used` are amounts by Ray's names, memory in bytes.
+
+    `shortage` says what a trial lacks where no node can hold one, as when the node that could is gone.
+    """
 
     time: float
     nodes: int
     total: dict[str, float]
     used: dict[str, float]
     dashboard: str | None = None
+    shortage: str | None = None
     schema: int = SCHEMA
 
     def __str__(self) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from ablatrix.errors import Refused
@@ -22,20 +23,29 @@ def bundle(resources: Resources, share: float = 1.0) -> dict[str, float]:
 
 def check_fits(resources: Resources, nodes: list[dict[str, Any]]) -> None:
     """Raises Refused where the nodes are too small for a single trial: Ray itself would wait for ever."""
+    if short := shortage(resources, nodes):
+        raise Refused(f"{short}. Change `resources` in the sweep file, or --cpus.")
+
+
+def shortage(resources: Resources, nodes: list[dict[str, Any]]) -> str | None:
+    """What a trial asks for and what the nodes have, where they are too small for a single one."""
     if room(resources, 1.0, nodes) >= resources.workers:
-        return
-    shown = "; ".join(
-        ", ".join(f"{name} {amount:g}" for name, amount in sorted(node["Resources"].items()) if name in ("CPU", "GPU", *resources.custom))
-        for node in nodes
-        if node["Alive"]
-    )
-    labels = (f"{name}={value}" for name, value in resources.labels.items())
-    wanted = ", ".join([*(f"{name} {amount:g}" for name, amount in bundle(resources).items()), *labels])
+        return None
+    asked = bundle(resources)
+    shown = "; ".join(_listed(node["Resources"], node.get("Labels", {}), resources) for node in nodes if node["Alive"])
     times = f"{resources.workers} times " if resources.workers > 1 else ""
-    raise Refused(
-        f"a trial asks for {times}{wanted}, and the nodes have: {shown or 'there is none'}. "
-        "Change `resources` in the sweep file, or --cpus."
-    )
+    return f"a trial asks for {times}{_listed(asked, resources.labels, resources)}, and the nodes have: {shown or 'there is none'}"
+
+
+def _listed(amounts: Mapping[str, float], labels: Mapping[str, str], resources: Resources) -> str:
+    """Amounts and labels of the kinds that matter to a trial of `resources`."""
+    kinds = {"CPU", "GPU", *bundle(resources)}
+    held = [
+        f"{name} {amount / 1e9:.3g} GB" if name == "memory" else f"{name} {amount:g}"
+        for name, amount in sorted(amounts.items())
+        if name in kinds
+    ]
+    return ", ".join([*held, *(f"{name}={value}" for name, value in sorted(labels.items()) if name in resources.labels)])
 
 
 def room(resources: Resources, share: float, nodes: list[dict[str, Any]]) -> int:

@@ -35,6 +35,7 @@ from ablatrix.store import Store, SweepDirectory
 from ablatrix.trial import Order
 
 if TYPE_CHECKING:
+    from ray.tune import Stopper
     from ray.tune.schedulers import TrialScheduler
     from ray.tune.search import Searcher
 
@@ -63,6 +64,7 @@ class Runner:
         self._breaker = breaker
         self._broke = ""
         self._born_at = ""
+        self._shortage: str | None = None
         self._thread: threading.Thread | None = None
         self._lost = threading.Event()
 
@@ -155,7 +157,9 @@ class Runner:
             if address is None or answers(address):
                 heard = time.monotonic()
                 with contextlib.suppress(Exception):  # Ray may be gone, or the disk full; the board then shows none
-                    write_occupancy(self.sweep, in_use(dashboard))
+                    seen = in_use(dashboard, self.resources)
+                    self._tell_shortage(seen.shortage)
+                    write_occupancy(self.sweep, seen)
             elif time.monotonic() - heard > GONE_S:
                 self.error = Unreachable(
                     f"the Ray head at {address} is gone. What ran there ends by itself, and its checkpoints stay; "
@@ -164,6 +168,13 @@ class Runner:
                 self._lost.set()
                 return
             done.wait(WRITE_S)
+
+    def _tell_shortage(self, shortage: str | None) -> None:
+        """Say once when a cluster has shrunk below what a trial needs, and once when it has grown again: Ray waits without a word."""
+        if shortage != self._shortage:
+            now = f"no node can hold a trial any more: {shortage}. What is missing waits for one." if shortage else "trials fit again."
+            logging.getLogger(__name__).warning("The Ray cluster has changed: %s", now)
+        self._shortage = shortage
 
     def _fit(self, dispatch: Dispatch, scheduler: TrialScheduler | None) -> None:
         """One `Tuner.fit`. What it loses is still missing from the store, and the next one gets it."""
@@ -182,7 +193,7 @@ class Runner:
         tuner = tune.Tuner(
             tune.with_resources(run_order, lambda config: request(resources, config["share"])),
             tune_config=tune.TuneConfig(reuse_actors=True, search_alg=feed, num_samples=-1, scheduler=scheduler),
-            run_config=tune.RunConfig(name="fit", storage_path=str(scratch), verbose=0),
+            run_config=tune.RunConfig(name="fit", storage_path=str(scratch), verbose=0, stop=_brake(dispatch)),
         )
         try:
             tuner.fit()
@@ -257,6 +268,25 @@ def early_stopping(settings: Scheduler, goal: Yardstick, epochs: int) -> TrialSc
     )  # fmt: skip
 
 
+def _brake(dispatch: Dispatch) -> Stopper:
+    """Ends a fit whose trials wait for a place when they are to stop."""
+    from ray.tune import Stopper
+
+    class Brake(Stopper):
+        """Asks the dispatch."""
+
+        def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+            return False
+
+        def stop_all(self) -> bool:
+            return dispatch.withdraw()
+
+        def __reduce__(self) -> Any:
+            return dict, ()  # as of the feed
+
+    return Brake()
+
+
 def _feed(dispatch: Dispatch, order_of: Any, most: float) -> Searcher:
     """Tune's view of the dispatch: at most `most` trials are given out at a time."""
     from ray.tune.search import Searcher
@@ -281,7 +311,8 @@ def _feed(dispatch: Dispatch, order_of: Any, most: float) -> Searcher:
         def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
             code = None if error else (result or {}).get("exit_code")
             trial = self._trials.pop(trial_id)
-            dispatch.ended(trial, code, pruned=not error and code is None)
+            if trial in dispatch.running:  # it was not taken back
+                dispatch.ended(trial, code, pruned=not error and code is None)
 
         def save_to_dir(self, *_: Any, **__: Any) -> None:
             """Nothing: the store knows all."""
