@@ -162,3 +162,16 @@ def test_the_board_tells_what_the_cluster_has_while_a_run_lives(store: Store) ->
 
     assert before is None
     assert str(during) == "2 nodes: 3 of 4 CPU, 0 GB of 16 GB memory"
+
+
+def test_the_board_says_why_no_trial_starts(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
+    sweep, short = store.sweep(SWEEP), "a trial asks for GPU 1, and the nodes have: CPU 4"
+    with lease(sweep.claims):
+        write_occupancy(sweep, Occupancy(time.time(), 1, {"CPU": 4.0}, {"CPU": 0.0}))
+        before = exit_code("status", SWEEP, "--store", str(store.root)), capsys.readouterr().out
+        write_occupancy(sweep, Occupancy(time.time(), 1, {"CPU": 4.0}, {"CPU": 0.0}, shortage=short))
+        after = exit_code("status", SWEEP, "--store", str(store.root)), capsys.readouterr().out
+
+    assert (before[0], after[0]) == (0, 0)
+    assert "no trial can start" not in before[1]
+    assert f"no trial can start now: {short}" in " ".join(after[1].split())

@@ -16,9 +16,10 @@ import ray
 from ray._private import services
 
 from ablatrix import cluster, runner
-from ablatrix.cluster import connected
+from ablatrix.cluster import connected, in_use
 from ablatrix.errors import Unreachable
 from ablatrix.occupancy import Occupancy, read_occupancy
+from ablatrix.packing import shortage
 from ablatrix.runner import Runner
 from ablatrix.schema import Resources
 from ablatrix.store import Store
@@ -110,7 +111,7 @@ def test_a_run_whose_head_is_gone_ends_and_says_so(tmp_path: Path, monkeypatch: 
     answered = iter([True, False, False, False, False, False, False, False])
     monkeypatch.setattr(runner, "head", lambda: "10.0.0.1:6379")
     monkeypatch.setattr(runner, "answers", lambda address: next(answered, False))
-    monkeypatch.setattr(runner, "in_use", lambda dashboard: Occupancy(time.time(), 1, {"CPU": 1.0}, {"CPU": 0.0}))
+    monkeypatch.setattr(runner, "in_use", lambda *_: Occupancy(time.time(), 1, {"CPU": 1.0}, {"CPU": 0.0}))
     monkeypatch.setattr(runner, "GONE_S", 0.2)
     monkeypatch.setattr(runner, "WRITE_S", 0.05)
     sweep = Store(tmp_path).sweep("x")
@@ -121,3 +122,35 @@ def test_a_run_whose_head_is_gone_ends_and_says_so(tmp_path: Path, monkeypatch: 
     assert not lost.running
     assert isinstance(lost.error, Unreachable)
     assert "the Ray head at 10.0.0.1:6379 is gone" in str(lost.error)
+
+
+def test_a_cluster_that_shrinks_below_what_a_trial_needs_is_told_of_once_and_so_is_its_growth(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    sizes, done = iter([4.0, 1.0, 1.0, 1.0, 4.0, 4.0]), threading.Event()
+
+    def look(_: object, resources: Resources) -> Occupancy:
+        if (cpus := next(sizes, None)) is None:
+            done.set()
+            raise RuntimeError("seen enough")
+        nodes = [{"Alive": True, "Resources": {"CPU": cpus}}]
+        return Occupancy(time.time(), 1, {"CPU": cpus}, {"CPU": 0.0}, shortage=shortage(resources, nodes))
+
+    monkeypatch.setattr(runner, "in_use", look)
+    monkeypatch.setattr(runner, "WRITE_S", 0.01)
+    sweep = Store(tmp_path).sweep("x")
+    Runner(Store(tmp_path), sweep, Resources(cpus=2), 4)._watch(None, done)
+    told = [record.getMessage() for record in caplog.records if record.name == runner.__name__]
+
+    assert len(told) == 2
+    assert "no node can hold a trial any more: a trial asks for CPU 2, and the nodes have: CPU 1" in told[0]
+    assert "trials fit again" in told[1]
+
+
+def test_what_a_trial_lacks_is_on_record_with_what_the_cluster_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 1.0})
+    monkeypatch.setattr(ray, "available_resources", dict[str, float])
+    monkeypatch.setattr(ray, "nodes", lambda: [{"Alive": True, "Resources": {"CPU": 1.0}}, {"Alive": False, "Resources": {"CPU": 9.0}}])
+
+    assert in_use(None, Resources(cpus=2)).shortage == "a trial asks for CPU 2, and the nodes have: CPU 1"
+    assert in_use(None, Resources()).shortage is None

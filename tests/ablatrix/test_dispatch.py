@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from ablatrix.attempt import SUPERSEDED
-from ablatrix.dispatch import RETRIED, STUCK, Dispatch, Listed, Outcome, Verdict, verdict
+from ablatrix.dispatch import GRACE_S, RETRIED, STUCK, Dispatch, Listed, Outcome, Verdict, verdict
 from ablatrix.errors import InvalidInput
 from ablatrix.lease import lease
 from ablatrix.store import Store
@@ -317,3 +317,33 @@ def test_a_source_that_cannot_write_down_an_end_ends_the_run(store: Store) -> No
     assert given.next() is None
     assert given.over
     assert "No space left" in str(given.broken)
+
+
+def test_what_was_given_out_and_found_no_place_is_taken_back_a_moment_after_the_stop(store: Store) -> None:
+    now = [0.0]
+    given = Dispatch(store, store.sweep(SWEEP), Listed(TRIALS), now=lambda: now[0])
+    given.next()
+    before = given.withdraw()
+    store.sweep(SWEEP).stop_file.touch()
+    seen = []
+    for now[0] in (10.0, 10.0 + GRACE_S / 2, 11.0 + GRACE_S):
+        seen.append(given.withdraw())
+
+    assert (before, seen) == (False, [False, False, True])
+    assert given.over
+    assert given.running == {}
+
+
+def test_a_trial_that_saves_before_it_stops_is_waited_for_with_those_that_found_no_place(store: Store) -> None:
+    now = [0.0]
+    given = Dispatch(store, store.sweep(SWEEP), Listed(TRIALS), now=lambda: now[0])
+    given.next()
+    given.next()
+    given.stopping = True
+    with lease(store.trial(TRIALS[0]).claims, run=given.run):
+        seen = [given.withdraw() for now[0] in (10.0, 60.0, 120.0)]
+    given.ended(TRIALS[0], STOPPED)
+    seen += [given.withdraw() for now[0] in (130.0, 130.0 + 2 * GRACE_S)]
+
+    assert seen == [False, False, False, False, True]
+    assert given.over

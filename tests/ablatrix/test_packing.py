@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from ablatrix.errors import Refused
-from ablatrix.packing import bundle, check_fits, room
+from ablatrix.packing import bundle, check_fits, room, shortage
 from ablatrix.schema import Resources
 
 
@@ -63,3 +63,11 @@ def test_a_part_of_a_gpu_lies_on_one_gpu() -> None:
 
 def test_custom_resources_divide_as_they_are_written() -> None:
     assert room(Resources(custom={"slot": 0.1}), 1.0, [node(CPU=64.0, slot=0.7)]) == 7
+
+
+def test_a_shortage_names_what_is_asked_for_beside_what_each_node_has_of_it() -> None:
+    nodes = [node(CPU=8.0, memory=4e9, labels={"zone": "a", "rack": "7"}, plenty=1.0), node(alive=False, CPU=64.0, memory=64e9, a100=1.0)]
+    found = shortage(Resources(cpus=2, memory_gb=16, custom={"a100": 1}, labels={"zone": "b"}), nodes)
+
+    assert found == "a trial asks for CPU 2, a100 1, memory 16 GB, zone=b, and the nodes have: CPU 8, memory 4 GB, zone=a"
+    assert shortage(Resources(cpus=2), nodes) is None
