@@ -17,6 +17,9 @@ from ablatrix.lease import Held, lease
 from ablatrix.store import Store, TrialDirectory
 from ablatrix.trial import FAILED, LOCK_WAIT_S, Order, attempt_on, train, write_output_to
 
+# What gloo and NCCL say when the process at the other end of a connection has ended.
+PEER_GONE = ("Connection closed by peer", "Connection reset by peer", "Connection closed by remote peer", "remote process exit")
+
 
 class RankFailed(RuntimeError):
     """Raised on rank 0 after it has written down why the trial failed, so that the other ranks are ended too."""
@@ -40,13 +43,18 @@ def _lead(directory: TrialDirectory, order: Order) -> None:
     try:
         with lease(directory.claims, LOCK_WAIT_S, order.run) as claim:
             go = _agreed(directory.result() is None)
-            code = attempt_on(directory, order, claim) if go else 0
+            code = attempt_on(directory, order, claim, peer_gone) if go else 0
     except Held as error:
         print(f"Trial {order.trial} is running in another process and left alone: {error}.", flush=True)
         _agreed(False)
         return
     if code == FAILED:
         raise RankFailed(f"trial {order.trial} failed; {directory.log} says why")
+
+
+def peer_gone(error: BaseException) -> bool:
+    """Whether a rank failed only because another one has ended, which is for whoever sees all of them to judge."""
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in PEER_GONE)
 
 
 def _follow(directory: TrialDirectory, order: Order) -> None:

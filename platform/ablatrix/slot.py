@@ -21,12 +21,18 @@ from ablatrix.attempt import SUPERSEDED, counted
 from ablatrix.errors import AblatrixError
 from ablatrix.lease import Superseded
 from ablatrix.nursery import PRELOADED, Born
+from ablatrix.rank import peer_gone
 from ablatrix.records import Report
 from ablatrix.store import Store, TrialDirectory
 from ablatrix.trial import BUSY, FAILED, FINISHED, STOPPED, Order, cause_of, run
 
 LOOK_S = 0.2  # between looks at a trial's reports
 SERVER_GONE = 255  # multiprocessing's exit code of a child whose fork server was killed; the child runs on
+# Of Ray and Ray Train, by name: a worker or its node has ended.
+LOST = (
+    "ActorDiedError", "ActorUnavailableError", "RayActorError", "NodeDiedError", "WorkerCrashedError",
+    "WorkerHealthCheckFailedError", "WorkerHealthCheckTimeoutError",
+)  # fmt: skip
 OOM_COUNTERS = (("/sys/fs/cgroup/memory.events", "oom_kill"), ("/proc/vmstat", "oom_kill"))
 
 
@@ -75,18 +81,21 @@ def carry_out_together(order: Order, train: Callable[[], None]) -> int:
             return STOPPED if status is not None and status.state == "stopped" else BUSY
     if any(isinstance(error, Superseded) for error in _failures_in(failure)):
         return SUPERSEDED
-    _mark(order, state="failed", cause=_cause_among(failure), message=f"{type(failure).__name__}: {failure}".splitlines()[0])
+    cause, message = _judged(failure)
+    _mark(order, state="failed", cause=cause, message=message)
     return FAILED
 
 
-def _cause_among(failure: Exception | None) -> str:
-    """Why a group of workers ended: its first rank could write nothing down, so another one failed or was lost."""
+def _judged(failure: Exception | None) -> tuple[str, str]:
+    """Why a group of workers ended, where its first rank wrote nothing down: another one failed, or one was lost."""
     inner = _failures_in(failure)
-    text = f"{failure} {inner}"
-    if any(name in text for name in ("ActorDied", "ActorUnavailable", "NodeDied", "WorkerCrashed", "unhealthy")):
-        return "lost"
-    causes = [cause_of(error) for error in inner]
-    return next((cause for cause in causes if cause != "error"), "error")
+    own = [error for error in inner if not peer_gone(error)]
+    lost = any(name in str(failure) for name in LOST) or any(kind.__name__ in LOST for error in inner for kind in type(error).__mro__)
+    if lost or (inner and not own):
+        return "lost", "one of the workers that trained it was lost"
+    causes = [(cause_of(error), error) for error in own]
+    cause, error = next((found for found in causes if found[0] != "error"), causes[0] if causes else ("error", failure))
+    return cause, f"{type(error).__name__}: {error}".splitlines()[0]
 
 
 def _failures_in(failure: Exception | None) -> list[Exception]:

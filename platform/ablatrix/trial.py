@@ -83,8 +83,8 @@ def _end(code: int) -> None:
     os._exit(code)
 
 
-def attempt_on(directory: TrialDirectory, order: Order, claim: Lease) -> int:
-    """One attempt from its first status to its last; its exit code. Raises Superseded."""
+def attempt_on(directory: TrialDirectory, order: Order, claim: Lease, foreign: Callable[[Exception], bool] = lambda _: False) -> int:
+    """One attempt from its first status to its last; its exit code. Raises Superseded, and errors that are `foreign`: not the trial's."""
     import torch
 
     torch.set_num_threads(order.threads)
@@ -92,11 +92,11 @@ def attempt_on(directory: TrialDirectory, order: Order, claim: Lease) -> int:
     began = time.strftime("%Y-%m-%d %H:%M:%S %Z")
     print(f"--- attempt {attempt.status.attempt} on {attempt.status.host}, {order.threads} threads, {began}", flush=True)
     with Heartbeat(attempt, _owner_alive(order.owner)):
-        code = _worked(directory, order, attempt)
+        code = _worked(directory, order, attempt, foreign)
     return code
 
 
-def _worked(directory: TrialDirectory, order: Order, attempt: Attempt) -> int:
+def _worked(directory: TrialDirectory, order: Order, attempt: Attempt, foreign: Callable[[Exception], bool]) -> int:
     """Train, evaluate and write down how it went."""
     from ablatrix_models.recipe import Recipe
     from ablatrix_models.session import TrialStopped
@@ -123,6 +123,8 @@ def _worked(directory: TrialDirectory, order: Order, attempt: Attempt) -> int:
         raise
     except Exception as error:
         traceback.print_exc()
+        if foreign(error):
+            raise
         attempt.fail(cause_of(error), _first_line(error))
         return FAILED
     return FINISHED

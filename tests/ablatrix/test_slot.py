@@ -12,6 +12,8 @@ from pathlib import Path
 
 import psutil
 import pytest
+from ray.exceptions import ActorDiedError
+from ray.train.v2._internal.exceptions import WorkerHealthCheckFailedError
 
 from ablatrix import slot
 from ablatrix.attempt import SUPERSEDED
@@ -22,6 +24,8 @@ from ablatrix.store import Store, TrialDirectory
 from ablatrix.trial import BUSY, FAILED, FINISHED, STOPPED, Order
 from stored_sweep import begin, end, submit, trial_id
 from tiny_sweep import tiny_recipe
+
+CUT = "Connection closed by peer"  # what a rank of gloo says when another one has ended
 
 
 def create(root: Path, epochs: int = 2) -> tuple[TrialDirectory, Order]:
@@ -130,6 +134,10 @@ def test_of_workers_that_train_together_the_first_rank_says_how_it_went(tmp_path
         (Group("Training failed: ActorDiedError", {1: RuntimeError("x")}), "lost"),
         (Group("Training failed", {1: MemoryError()}), "out of memory"),
         (Group("Training failed", {1: KeyError("x")}), "error"),
+        (Group("Training failed", {1: WorkerHealthCheckFailedError("A worker health check failed.", ActorDiedError())}), "lost"),
+        (Group("Training failed", {0: RuntimeError(f"[pair.cc:561] {CUT} [127.0.0.1]:1")}), "lost"),
+        (Group("Training failed", {0: RuntimeError(CUT), 1: MemoryError()}), "out of memory"),
+        (Group("Training failed", {0: RuntimeError(CUT), 1: KeyError("x")}), "error"),
         (RuntimeError("Ray is gone"), "error"),
     ],
 )
@@ -170,7 +178,7 @@ def test_a_worker_that_was_cut_off_says_nothing_of_a_later_attempt(tmp_path: Pat
     order = Order(str(tmp_path), trial_id(0), "none", 1, 0.0, 1, run="earlier")
     slot._mark_killed(order, later.pid + 1, signal.SIGKILL, "killed")
     with lease(store.trial(trial_id(0)).claims, run="later"):
-        group = carry_out_together(order, lambda: fail(Group("ActorDied", {})))
+        group = carry_out_together(order, lambda: fail(Group("ActorDiedError", {})))
     overruled = carry_out_together(order, lambda: fail(Group("failed", {0: Wrapped(Superseded("claim 1"))})))
 
     assert (group, overruled) == (FAILED, SUPERSEDED)

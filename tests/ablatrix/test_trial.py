@@ -14,10 +14,12 @@ from typing import Any
 import pytest
 import torch
 
+from ablatrix import trial as module
 from ablatrix.lease import lease
+from ablatrix.rank import peer_gone
 from ablatrix.records import TrialRecipe
 from ablatrix.store import Store, TrialDirectory
-from ablatrix.trial import BUSY, FAILED, FINISHED, STOPPED, Order, cause_of, run
+from ablatrix.trial import BUSY, FAILED, FINISHED, STOPPED, Order, attempt_on, cause_of, run
 from tiny_sweep import tiny_recipe
 
 CONTEXT = multiprocessing.get_context("forkserver")
@@ -236,6 +238,37 @@ class OutOfMemoryError(RuntimeError):
 )  # fmt: skip
 def test_the_cause_of_a_failure_is_one_of_few_words(error: Exception, cause: str) -> None:
     assert cause_of(error) == cause
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "[pair.cc:561] Connection closed by peer [10.0.0.2]:8892. This is typically caused by a remote worker crashing.",
+        "[pair.cc:545] Read error [10.0.0.2]:31629: Connection reset by peer.",
+        "NCCL error: ncclRemoteError: A call failed possibly due to a network error or a remote process exiting prematurely.",
+    ],
+)
+def test_a_rank_whose_peer_has_ended_leaves_the_judgement_to_who_sees_them_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: str
+) -> None:
+    trial = create(tmp_path)
+    order = Order(str(tmp_path), trial.id, str(tmp_path / "stop"), 1, 0.0, os.getpid())
+
+    def fail(*_: Any) -> None:
+        raise RuntimeError(words)
+
+    monkeypatch.setattr(module, "train", fail)
+    with lease(trial.claims) as claim, pytest.raises(RuntimeError, match=r"peer|remote"):
+        attempt_on(trial, order, claim, peer_gone)
+    as_rank = trial.status()
+    with lease(trial.claims) as claim:
+        code = attempt_on(trial, order, claim)
+    alone = trial.status()
+    assert as_rank is not None
+    assert alone is not None
+
+    assert (as_rank.state, as_rank.cause) == ("running", None)
+    assert (code, alone.state, alone.cause) == (FAILED, "failed", "error")
 
 
 def test_an_order_is_plain_values() -> None:
