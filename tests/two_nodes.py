@@ -13,7 +13,7 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,12 +28,16 @@ OWN_HOST_NAME = ["unshare", "--uts", "sh", "-c", 'hostname "$0" && exec "$@"']
 
 @dataclass(frozen=True)
 class Cluster:
-    """`server` takes jobs, `address` drivers; `environment` is that of a user's shell, with the token."""
+    """`server` takes jobs, `address` drivers; `environment` is that of a user's shell, with the token.
+
+    `start` starts the second node again where it was killed.
+    """
 
     server: str
     address: str
     environment: dict[str, str]
-    nodes: tuple[subprocess.Popen[bytes], ...]
+    nodes: list[subprocess.Popen[bytes]]
+    start: Callable[[], None]
 
     def cli(self, *arguments: str) -> list[str]:
         """The command line of one of our verbs."""
@@ -62,7 +66,6 @@ def missing() -> str | None:
 def two_nodes(cpus: int = 1) -> Iterator[Cluster]:
     """A cluster of two nodes with `cpus` each, gone at the end with all that ran there."""
     port, dashboard = free_port(), free_port()
-    places = [Path(tempfile.mkdtemp(prefix=f"{name}-")) for name in NAMES]  # short: sockets have names of 107 bytes at most
     environment = {
         **{name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"},
         "RAY_AUTH_MODE": "token",
@@ -72,12 +75,21 @@ def two_nodes(cpus: int = 1) -> Iterator[Cluster]:
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
     }
     head = ["--head", "--port", str(port), "--dashboard-host", ADDRESSES[0], "--dashboard-port", str(dashboard)]
+    server, address = f"http://{ADDRESSES[0]}:{dashboard}", f"{ADDRESSES[0]}:{port}"
     nodes: list[subprocess.Popen[bytes]] = []
+    places: list[Path] = []
+
+    def start() -> None:
+        number = min(len(nodes), 1)
+        del nodes[1:]  # one that was killed
+        places.append(Path(tempfile.mkdtemp(prefix=f"{NAMES[number]}-")))  # short: sockets have names of 107 bytes at most
+        nodes.append(_start(number, ["--address", address] if number else head, places[-1], environment, cpus))
+        _wait(server, environment, nodes)
+
     try:
-        for number, first in enumerate((head, ["--address", f"{ADDRESSES[0]}:{port}"])):
-            nodes.append(_start(number, first, places[number], environment, cpus))
-            _wait(f"http://{ADDRESSES[0]}:{dashboard}", environment, nodes, number + 1)
-        yield Cluster(f"http://{ADDRESSES[0]}:{dashboard}", f"{ADDRESSES[0]}:{port}", environment, tuple(nodes))
+        for _ in NAMES:
+            start()
+        yield Cluster(server, address, environment, nodes, start)
     finally:
         for node in reversed(nodes):
             _kill(node)
@@ -96,8 +108,9 @@ def _start(number: int, first: list[str], place: Path, environment: dict[str, st
         return subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
 
 
-def _wait(server: str, environment: dict[str, str], nodes: list[subprocess.Popen[bytes]], count: int) -> None:
+def _wait(server: str, environment: dict[str, str], nodes: list[subprocess.Popen[bytes]]) -> None:
     """Until as many nodes are alive as were started."""
+    count = len(nodes)
     request = urllib.request.Request(f"{server}/api/v0/nodes", headers={"Authorization": f"Bearer {environment['RAY_AUTH_TOKEN']}"})
     deadline = time.monotonic() + PATIENCE_S
     while time.monotonic() < deadline:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import subprocess
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 import torch
 
 from ablatrix.job import Job, job_state, read_job
+from ablatrix.lease import is_held
 from ablatrix.records import decode
 from ablatrix.store import Store, TrialDirectory
 from ablatrix_models.data.load import load
@@ -152,6 +154,33 @@ def test_what_failed_is_freed_from_another_process_and_taken_up_by_the_next_job(
     assert [trial["attempt"] for trial in trials_of(second)] == [1, 2]
 
 
+def test_a_trial_whose_node_is_gone_waits_with_a_word_can_be_stopped_and_goes_on_when_there_is_one_again(
+    cluster: Cluster, store: Store, tmp_path: Path
+) -> None:
+    text = SWEEP.replace("levels: [2, 4]", "levels: [2]").replace("seeds: 2", "seeds: 1") + "resources: {cpus: 1, workers: 2}\n"
+    file, sweep = file_of(tmp_path, "waiting", text, RECIPE.replace("epochs: 2", "epochs: 20")), store.sweep("waiting")
+    submit(cluster, store, file)
+    _until(lambda: any(trial["epoch"] for trial in trials_of(board(cluster, store, "waiting"))))
+    cluster.kill(1)
+    _until(lambda: "no trial can start now" in cluster.run("status", "waiting", "--store", str(store.root)).stdout)
+    (between,) = trials_of(board(cluster, store, "waiting"))
+    stopped = cluster.run("stop", "waiting", "--store", str(store.root))
+    _until(lambda: not is_held(sweep.claims))
+    said = sweep.log.read_text()
+    cluster.start()
+    submit(cluster, store, file)
+    watch(cluster, store, "waiting")
+    (after,) = trials_of(board(cluster, store, "waiting"))
+
+    # Who waited for the ranks may have been on the lost node too, and then nobody was left to write it down.
+    assert (between["state"], between["cause"]) in (("failed", "lost"), ("lost", None))
+    assert said.count("no node can hold a trial any more: a trial asks for 2 times CPU 1, and the nodes have: CPU 1.") == 1
+    assert stopped.returncode == 0
+    assert "stopped with 1 trials unfinished" in said
+    assert (after["state"], after["attempt"]) == ("finished", 2)
+    assert set(after["failures"]) <= {"lost"}
+
+
 def test_when_the_head_is_gone_the_store_still_tells(cluster: Cluster, store: Store, tmp_path: Path) -> None:
     submit(cluster, store, file_of(tmp_path, "orphaned", SWEEP, RECIPE.replace("epochs: 2", "epochs: 2000")))
     with subprocess.Popen(
@@ -178,6 +207,13 @@ def test_when_the_head_is_gone_the_store_still_tells(cluster: Cluster, store: St
     assert "running epoch" in log.stdout
     assert stopped.returncode == 2
     assert "not running" in stopped.stderr
+
+
+def _until(seen: Callable[[], bool], patience_s: float = 120.0) -> None:
+    deadline = time.monotonic() + patience_s
+    while not seen():
+        assert time.monotonic() < deadline, f"not seen within {patience_s:.0f} s"
+        time.sleep(0.5)
 
 
 def _until_two_run(cluster: Cluster, store: Store) -> None:
