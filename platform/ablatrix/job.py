@@ -19,6 +19,7 @@ from ablatrix.records import SCHEMA, decode, encode, write_atomically
 from ablatrix.store import SweepDirectory
 
 FILE = "job.json"
+COMMAND = "ABLATRIX_COMMAND"  # in a job's environment: the command that submitted it, which goes on with the sweep
 DEFAULT_SERVER = "http://127.0.0.1:8265"
 TIMEOUT_S = 10.0
 ENDED = ("STOPPED", "SUCCEEDED", "FAILED")

@@ -10,11 +10,13 @@ import pytest
 
 from ablatrix.cli import main, submitting
 from ablatrix.cli.options import overrides
+from ablatrix.cli.running import keep_plan
+from ablatrix.cli.stored import command_of
 from ablatrix.cli.submitting import stage
 from ablatrix.errors import Unreachable
 from ablatrix.plan import sweep_name
 from ablatrix.store import Store
-from tiny_sweep import SWEEP, write_sweep
+from tiny_sweep import SWEEP, make_plan, write_sweep
 
 SECRET = "postgresql+psycopg://ann:hunter2@db/mlflow"
 
@@ -55,6 +57,7 @@ def test_passwords_travel_in_the_environment_and_stand_on_no_command_line_and_in
 
     assert code == 0
     assert sent[0]["environment"] == {
+        "ABLATRIX_COMMAND": sent[0]["job"].command,
         "MLFLOW_TRACKING_URI": SECRET, "MLFLOW_TRACKING_USERNAME": "ann", "MLFLOW_TRACKING_PASSWORD": "hunter2",
     }  # fmt: skip
     assert "hunter2" not in sent[0]["entrypoint"] + said.out + said.err
@@ -103,3 +106,35 @@ def test_a_record_of_a_job_names_no_password(tmp_path: Path, sent: list[dict[str
     submit(str(write_sweep(tmp_path)), "--store", "runs", "--address", "http://ann:hunter2@head:8265")
 
     assert json.loads((tmp_path / "runs" / "sweeps" / "tiny" / "job.json").read_text())["server"] == "http://head:8265"
+
+
+def test_of_two_that_submit_a_sweep_at_the_same_time_one_sends_a_job(
+    tmp_path: Path, sent: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file, codes = str(write_sweep(tmp_path)), list[int]()
+
+    def submit_job(*_: Any) -> None:
+        if not codes:
+            codes.append(-1)
+            codes.append(submit(file, "--store", "runs"))
+
+    monkeypatch.setattr("ablatrix.cluster.submit_job", submit_job)
+    first = submit(file, "--store", "runs")
+
+    assert (first, codes[1:]) == (0, [5])
+    assert "already being submitted" in capsys.readouterr().err
+
+
+def test_a_sweep_that_a_job_runs_is_gone_on_with_by_the_command_that_submitted_it(
+    tmp_path: Path, sent: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = str(write_sweep(tmp_path))
+    monkeypatch.setattr("sys.argv", ["ablatrix", "submit", file, "--store", "runs"])
+    submit(file, "--store", "runs")
+    for name, value in sent[0]["environment"].items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr("sys.argv", ["ablatrix", "run", "sweep.yaml", "--store", "runs", "--address", "auto"])
+    store, sweep = Store(tmp_path / "runs"), Store(tmp_path / "runs").sweep("tiny")
+    keep_plan(make_plan(tmp_path), store, sweep)
+
+    assert command_of(sweep) == f"ablatrix submit {file} --store runs"

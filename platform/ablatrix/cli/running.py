@@ -21,6 +21,7 @@ from ablatrix.cli.live_report import LiveReport
 from ablatrix.cli.options import fingerprint
 from ablatrix.environment import source_version
 from ablatrix.errors import AblatrixError, DamagedRecord, Interrupted, Refused, TrialsMissing, Unreachable
+from ablatrix.job import COMMAND
 from ablatrix.lease import Held, lease
 from ablatrix.lease import owner as lease_owner
 from ablatrix.plan import Plan
@@ -84,7 +85,7 @@ def keep_plan(plan: Plan, store: Store, sweep: SweepDirectory) -> None:
 
 def _write_plan(plan: Plan, sweep: SweepDirectory, source: tuple[str | None, bool | None]) -> None:
     commit, dirty = source
-    command = public_command(["ablatrix", *sys.argv[1:]])
+    command = os.environ.get(COMMAND) or public_command(["ablatrix", *sys.argv[1:]])
     sweep.submit(plan.spec.document.text, plan.as_mapping() | {"commit": commit, "dirty": dirty, "command": command})
 
 

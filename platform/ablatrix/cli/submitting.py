@@ -12,6 +12,7 @@ import tempfile
 import time
 import uuid
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from ablatrix import plan as plans
 from ablatrix.cli import output
 from ablatrix.cli.options import make_plan, overrides
 from ablatrix.errors import AblatrixError, DamagedRecord, InvalidInput, Refused, SweepFileError
-from ablatrix.job import Job, check_server, job_state, read_job, server_address, write_job
+from ablatrix.job import COMMAND, Job, check_server, job_state, read_job, server_address, write_job
 from ablatrix.spec import Spec
 from ablatrix.store import Store, SweepDirectory
 from ablatrix.tracking.address import public_command
@@ -53,26 +54,42 @@ def submit(
     address = server_address(server)
     check_server(address)
     sweep = store.sweep(name)
+    with _alone(sweep, store):
+        job = _new_job(sweep, address)
+        with tempfile.TemporaryDirectory(prefix="ablatrix-submit-") as directory:
+            file = stage(loaded.path, Path(directory))
+            given = [file, "--store", str(store.root), "--address", "auto", *options]
+            given += ["--profile", profile] if profile else []
+            given += [word for pair in pairs for word in ("--set", pair)]
+            _send(job, given, sweep, Path(directory), tracking_uri)
+        write_job(sweep, job)
+        if not lease.is_held(sweep.claims):  # it has not begun yet, and will write the same
+            _remember_plan(loaded, profile, pairs, store, sweep)
+    return job
+
+
+@contextmanager
+def _alone(sweep: SweepDirectory, store: Store) -> Iterator[None]:
+    """Raises Refused where the sweep runs, has a job on its way, or is being submitted by somebody else."""
     if lease.is_held(sweep.claims):
         raise Refused(f"the sweep {sweep.name!r} is already running in this store ({lease.owner(sweep.claims)}).")
-    _refuse_second(sweep, store)
-    job = Job(
+    submission = sweep.path / "submission"
+    try:
+        with lease.lease(submission):  # another one would find no job either
+            _refuse_second(sweep, store)
+            yield
+    except lease.Held:
+        raise Refused(f"the sweep {sweep.name!r} is already being submitted ({lease.owner(submission)}).") from None
+
+
+def _new_job(sweep: SweepDirectory, address: str) -> Job:
+    return Job(
         f"{re.sub('[@+]', '-', sweep.name)}-{uuid.uuid4().hex[:8]}",
         sweep.name,
         address,
         public_command(["ablatrix", *sys.argv[1:]]),
         time.time(),
     )
-    with tempfile.TemporaryDirectory(prefix="ablatrix-submit-") as directory:
-        file = stage(loaded.path, Path(directory))
-        given = [file, "--store", str(store.root), "--address", "auto", *options]
-        given += ["--profile", profile] if profile else []
-        given += [word for pair in pairs for word in ("--set", pair)]
-        _send(job, given, sweep, Path(directory), tracking_uri)
-    write_job(sweep, job)
-    if not lease.is_held(sweep.claims):  # it has not begun yet, and will write the same
-        _remember_plan(loaded, profile, pairs, store, sweep)
-    return job
 
 
 def _refuse_second(sweep: SweepDirectory, store: Store) -> None:
@@ -104,7 +121,7 @@ def _send(job: Job, arguments: list[str], sweep: SweepDirectory, directory: Path
     log = shlex.quote(str(sweep.log))
     # The log is kept in the store too, for when the head and its own logs are gone.
     inner = f"python -m ablatrix run {shlex.join(arguments)} 2>&1 | tee -a {log}"
-    passed = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
+    passed = {COMMAND: job.command, **{name: os.environ[name] for name in PASSED_ON if name in os.environ}}
     passed |= {"MLFLOW_TRACKING_URI": tracking_uri} if tracking_uri else {}
     submit_job(job, f"bash -o pipefail -c {shlex.quote(inner)}", directory, passed)
 
