@@ -35,6 +35,7 @@ START_S = 120.0  # what a start may take; Ray itself gives up after 30 s, which 
 QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
 YOUNG_S = 60.0  # a head answers before it can take jobs
 IN_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # set where we are a Ray job, which has brought our code along
+ROOM_S = 15.0  # what a group of workers waits in Ray Train for its places, before its trial is given out anew
 SETTINGS = {
     "RAY_memory_monitor_refresh_ms": "0",  # its out-of-memory kill takes the whole fit with it
     "RAY_worker_niceness": "0",  # at Ray's 15 a trial starves beside any other busy process
@@ -47,6 +48,7 @@ SETTINGS = {
     "RAY_DEDUP_LOGS": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",  # it would print twice what a worker prints to its trial's log
+    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": f"{ROOM_S:.0f}",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # a trial's last word is its exit code
@@ -202,9 +204,11 @@ def request(resources: Resources, share: float = 1.0) -> PlacementGroupFactory:
 def on_workers(work: Callable[[dict[str, Any]], None], config: dict[str, Any], resources: Resources, share: float = 1.0) -> None:
     """Run `work` on `resources.workers` of Ray Train's workers within one process group: NCCL on GPUs, gloo without.
 
-    Raises Ray's WorkerGroupError when one of them raises or is lost; the others are ended then.
+    Raises Ray's WorkerGroupError when one of them raises or is lost; the others are ended then. Raises its ControllerError when
+    there was no room for them: left waiting, and then ended from outside, they may keep their places for ever.
     """
-    from ray.train import RunConfig, ScalingConfig
+    _set_up()  # what Ray Train reads here
+    from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchConfig, TorchTrainer
 
     scaling = ScalingConfig(
@@ -220,7 +224,7 @@ def on_workers(work: Callable[[dict[str, Any]], None], config: dict[str, Any], r
             train_loop_config=config,
             scaling_config=scaling,
             torch_config=TorchConfig(backend="nccl" if resources.gpus else "gloo"),
-            run_config=RunConfig(name="together", storage_path=scratch),
+            run_config=RunConfig(name="together", storage_path=scratch, failure_config=FailureConfig(controller_failure_limit=0)),
         ).fit()
 
 

@@ -185,7 +185,7 @@ class Dispatch:
         for trial in list(self.running):
             self.ended(trial, None)
 
-    def withdraw(self) -> bool:
+    def withdraw(self, grace_s: float = GRACE_S) -> bool:
         """Take back what was given out, where the end was asked for and nothing of it has begun; whether that was so.
 
         A trial that no node has room for waits in Ray for ever, and would never see that it is to stop.
@@ -198,7 +198,7 @@ class Dispatch:
             self._quiet_since = None
             return False
         self._quiet_since = now if self._quiet_since is None else self._quiet_since
-        if now - self._quiet_since < GRACE_S:
+        if now - self._quiet_since < grace_s:
             return False
         for trial in list(self.running):
             self.ended(trial, STOPPED)

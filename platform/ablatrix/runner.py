@@ -21,8 +21,8 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ablatrix.cluster import answers, connected, fitting_share, free_slots, head, in_use, on_workers, preload, request
-from ablatrix.dispatch import Dispatch, Listed, Source
+from ablatrix.cluster import ROOM_S, answers, connected, fitting_share, free_slots, head, in_use, on_workers, preload, request
+from ablatrix.dispatch import GRACE_S, Dispatch, Listed, Source
 from ablatrix.errors import Unreachable
 from ablatrix.nursery import nursery
 from ablatrix.occupancy import WRITE_S, write_occupancy
@@ -193,7 +193,7 @@ class Runner:
         tuner = tune.Tuner(
             tune.with_resources(run_order, lambda config: request(resources, config["share"])),
             tune_config=tune.TuneConfig(reuse_actors=True, search_alg=feed, num_samples=-1, scheduler=scheduler),
-            run_config=tune.RunConfig(name="fit", storage_path=str(scratch), verbose=0, stop=_brake(dispatch)),
+            run_config=tune.RunConfig(name="fit", storage_path=str(scratch), verbose=0, stop=_brake(dispatch, resources)),
         )
         try:
             tuner.fit()
@@ -268,9 +268,11 @@ def early_stopping(settings: Scheduler, goal: Yardstick, epochs: int) -> TrialSc
     )  # fmt: skip
 
 
-def _brake(dispatch: Dispatch) -> Stopper:
-    """Ends a fit whose trials wait for a place when they are to stop."""
+def _brake(dispatch: Dispatch, resources: Resources) -> Stopper:
+    """Ends a fit whose trials wait for a place when they are to stop. Groups of workers give up by themselves, if let."""
     from ray.tune import Stopper
+
+    grace_s = GRACE_S if resources.workers == 1 else GRACE_S + 3 * ROOM_S
 
     class Brake(Stopper):
         """Asks the dispatch."""
@@ -279,7 +281,7 @@ def _brake(dispatch: Dispatch) -> Stopper:
             return False
 
         def stop_all(self) -> bool:
-            return dispatch.withdraw()
+            return dispatch.withdraw(grace_s)
 
         def __reduce__(self) -> Any:
             return dict, ()  # as of the feed

@@ -31,8 +31,9 @@ SERVER_GONE = 255  # multiprocessing's exit code of a child whose fork server wa
 # Of Ray and Ray Train, by name: a worker or its node has ended.
 LOST = (
     "ActorDiedError", "ActorUnavailableError", "RayActorError", "NodeDiedError", "WorkerCrashedError",
-    "WorkerHealthCheckFailedError", "WorkerHealthCheckTimeoutError",
+    "WorkerHealthCheckFailedError", "WorkerHealthCheckTimeoutError", "WorkerGroupStartupFailedError",
 )  # fmt: skip
+NO_ROOM = "WorkerGroupStartupTimeoutError"
 OOM_COUNTERS = (("/sys/fs/cgroup/memory.events", "oom_kill"), ("/proc/vmstat", "oom_kill"))
 
 
@@ -73,6 +74,8 @@ def carry_out_together(order: Order, train: Callable[[], None]) -> int:
         train()
     except Exception as error:
         failure = error
+    if any(type(error).__name__ == NO_ROOM for error in _failures_in(failure)):
+        return STOPPED if Path(order.stop_file).exists() else BUSY
     with contextlib.suppress(AblatrixError):
         if directory.result() is not None:
             return FINISHED
@@ -99,8 +102,9 @@ def _judged(failure: Exception | None) -> tuple[str, str]:
 
 
 def _failures_in(failure: Exception | None) -> list[Exception]:
-    """What each worker raised, without what Ray Train wraps around it."""
-    raised = [getattr(error, "_base_exc", error) for error in getattr(failure, "worker_failures", {}).values()]
+    """What each worker raised, or what its group died of, without what Ray Train wraps around it."""
+    found = [*getattr(failure, "worker_failures", {}).values(), getattr(failure, "controller_failure", None)]
+    raised = [getattr(error, "_base_exc", error) for error in found]
     return [error for error in raised if isinstance(error, Exception)]
 
 

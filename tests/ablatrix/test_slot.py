@@ -13,7 +13,12 @@ from pathlib import Path
 import psutil
 import pytest
 from ray.exceptions import ActorDiedError
-from ray.train.v2._internal.exceptions import WorkerHealthCheckFailedError
+from ray.train.v2._internal.exceptions import (
+    WorkerGroupStartupFailedError,
+    WorkerGroupStartupTimeoutError,
+    WorkerHealthCheckFailedError,
+)
+from ray.train.v2.api.exceptions import ControllerError
 
 from ablatrix import slot
 from ablatrix.attempt import SUPERSEDED
@@ -128,6 +133,19 @@ def test_of_workers_that_train_together_the_first_rank_says_how_it_went(tmp_path
     assert carry_out_together(orders[3], lambda: None) == BUSY
 
 
+def test_a_group_that_found_no_room_is_given_out_anew_and_stops_when_it_is_asked_to(tmp_path: Path) -> None:
+    submit(tmp_path)
+    order = Order(str(tmp_path), trial_id(0), str(tmp_path / "stop"), 1, 0.0, 1)
+    error = ControllerError(WorkerGroupStartupTimeoutError(2))
+
+    def wait() -> None:
+        (tmp_path / "stop").touch()
+        raise error
+
+    assert carry_out_together(order, lambda: fail(error)) == BUSY
+    assert carry_out_together(order, wait) == STOPPED
+
+
 @pytest.mark.parametrize(
     ("error", "cause"),
     [
@@ -138,6 +156,7 @@ def test_of_workers_that_train_together_the_first_rank_says_how_it_went(tmp_path
         (Group("Training failed", {0: RuntimeError(f"[pair.cc:561] {CUT} [127.0.0.1]:1")}), "lost"),
         (Group("Training failed", {0: RuntimeError(CUT), 1: MemoryError()}), "out of memory"),
         (Group("Training failed", {0: RuntimeError(CUT), 1: KeyError("x")}), "error"),
+        (ControllerError(WorkerGroupStartupFailedError("a worker died as it started")), "lost"),
         (RuntimeError("Ray is gone"), "error"),
     ],
 )
