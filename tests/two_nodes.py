@@ -22,7 +22,7 @@ import psutil
 
 PATIENCE_S = 120.0
 NAMES = ("node-a", "node-b")
-ADDRESSES = ("127.0.0.1", "127.0.0.2")
+ADDRESSES = ("127.0.0.2", "127.0.0.3")  # Ray takes 127.0.0.1 for a wish to be reached from other machines
 OWN_HOST_NAME = ["unshare", "--uts", "sh", "-c", 'hostname "$0" && exec "$@"']
 
 
@@ -75,6 +75,7 @@ def two_nodes(cpus: int = 1) -> Iterator[Cluster]:
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
     }
     head = ["--head", "--port", str(port), "--dashboard-host", ADDRESSES[0], "--dashboard-port", str(dashboard)]
+    head += ["--ray-client-server-port", str(free_port())]
     server, address = f"http://{ADDRESSES[0]}:{dashboard}", f"{ADDRESSES[0]}:{port}"
     nodes: list[subprocess.Popen[bytes]] = []
     places: list[Path] = []
