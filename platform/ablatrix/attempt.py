@@ -25,6 +25,7 @@ HEARTBEAT_S = 5.0
 STOP_POLL_S = 0.5
 SUPERSEDED = 5  # exit code of a trial's process that a later attempt has overruled
 LOST = "lost"
+PRUNED = "stopped early by the sweep's scheduler"
 PASSING = (errno.ESTALE, errno.ENOMEM, errno.EACCES, errno.EMFILE, errno.ENFILE, errno.ETIMEDOUT)  # what says nothing of a file's content
 
 

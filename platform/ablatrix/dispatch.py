@@ -18,7 +18,7 @@ from enum import Enum
 from typing import Literal, Protocol
 
 from ablatrix import lease
-from ablatrix.attempt import SUPERSEDED
+from ablatrix.attempt import PRUNED, SUPERSEDED
 from ablatrix.errors import AblatrixError
 from ablatrix.records import Status
 from ablatrix.store import Store, SweepDirectory
@@ -173,8 +173,11 @@ class Dispatch:
         before = self.running.pop(trial, None)
         if self._is_finished(trial):
             self._settle(trial, "finished")
-        elif pruned or code == STOPPED:
-            self._settle(trial, "pruned" if pruned else "stopped")
+        elif pruned:
+            self._mark_pruned(trial)
+            self._settle(trial, "pruned")
+        elif code == STOPPED:
+            self._settle(trial, "stopped")
         elif code in (BUSY, SUPERSEDED):
             self._elsewhere.append(trial)
         else:
@@ -263,6 +266,14 @@ class Dispatch:
         failed = dataclasses.replace(status, state="failed", ended=time.time(), cause=cause, message=message)
         with contextlib.suppress(OSError):
             self.store.trial(trial).write_status(failed)
+
+    def _mark_pruned(self, trial: str) -> None:
+        """Tune may end a worker, with the last trial of all, before it has written down that the scheduler stopped its trial."""
+        status = self._status(trial)
+        if status is not None and status.state == "running":
+            changed = dataclasses.replace(status, state="stopped", ended=time.time(), cause="pruned", message=PRUNED)
+            with contextlib.suppress(OSError):
+                self.store.trial(trial).write_status(changed)
 
     def _trip(self, cause: str) -> None:
         """Stop the sweep where one cause has come too often. Divergence says something of a recipe, and counts where all diverge."""

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from ablatrix import lease
-from ablatrix.attempt import SUPERSEDED, counted
+from ablatrix.attempt import PRUNED, SUPERSEDED, counted
 from ablatrix.errors import AblatrixError
 from ablatrix.lease import Superseded
 from ablatrix.nursery import PRELOADED, Born
@@ -52,7 +52,7 @@ def carry_out(order: Order, follow: Callable[[Report], None] | None = None) -> i
     except BaseException:
         child.kill()
         child.join()
-        _mark(order, child.pid, state="stopped", cause="pruned", message="stopped early by the sweep's scheduler")
+        _mark(order, child.pid, state="stopped", cause="pruned", message=PRUNED)
         raise
     code = child.exitcode if child.exitcode is not None else -signal.SIGKILL
     if code == SERVER_GONE and child.pid is not None:  # nobody would learn how it ends, so it ends with its server
@@ -85,8 +85,11 @@ def carry_out_together(order: Order, train: Callable[[], None]) -> int:
     if any(isinstance(error, Superseded) for error in _failures_in(failure)):
         return SUPERSEDED
     cause, message = _judged(failure)
+    with contextlib.suppress(OSError), directory.log.open("a", encoding="utf-8") as log:
+        log.write(f"--- its workers ended: {type(failure).__name__}: {failure}\n")
     _mark(order, state="failed", cause=cause, message=message)
-    return FAILED
+    # A group that was lost before its first rank could write a word has left the status of the attempt before it.
+    return -signal.SIGKILL if cause == "lost" else FAILED
 
 
 def _judged(failure: Exception | None) -> tuple[str, str]:

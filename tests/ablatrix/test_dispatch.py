@@ -86,6 +86,18 @@ def test_the_cause_decides_whether_a_trial_runs_again(cause: str, first: Verdict
     assert verdict(cause, {cause: 1}) is second
 
 
+def test_a_trial_that_was_stopped_early_by_a_worker_that_could_not_say_so_is_written_down(store: Store) -> None:
+    given = dispatch(store, TRIALS[:1])
+    given.next()
+    begin(store, 0)
+    given.ended(TRIALS[0], None, pruned=True)
+    status = store.trial(TRIALS[0]).status()
+    assert status is not None
+
+    assert (status.state, status.cause) == ("stopped", "pruned")
+    assert given.over
+
+
 def test_an_attempt_that_was_killed_before_its_first_word_is_not_judged_by_the_one_before(store: Store) -> None:
     given = dispatch(store, TRIALS[:1])
     given.next()
