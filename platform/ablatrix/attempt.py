@@ -102,6 +102,8 @@ class Attempt:
         if found is None:
             found = self._of_parent()
             inherited = _epoch(found[1]) if found else 0
+            if self._checkpoint_file.exists():
+                print(f"It is left aside; starting again from epoch {inherited}.", flush=True)
         state, self._lines = found or (None, [])
         self.check()
         write_atomically(self.directory.metrics_file, "".join(self._lines))
@@ -178,7 +180,7 @@ def _load(file: Path) -> tuple[dict[str, Any], list[str]] | None:
     except Exception as error:  # a damaged file costs the work since the start, not the trial
         if isinstance(error, OSError) and error.errno in PASSING:
             raise
-        print(f"The checkpoint cannot be read ({type(error).__name__}: {error}); starting again from epoch 0.", flush=True)
+        print(f"The checkpoint cannot be read ({type(error).__name__}: {error}).", flush=True)
         return None
     return state, list(lines)
 

@@ -16,20 +16,20 @@ from typing import Any
 from ablatrix.cells import Cell
 from ablatrix.grid import Level
 from ablatrix.schema import Scheduler
-from ablatrix.space import Dimension, suggest
+from ablatrix.space import SUGGESTION, Dimension, suggest
 from ablatrix_models.recipe import Recipe, RecipeError
 
 NAME = "pbt"
-SUGGESTION = "suggestion"  # the one axis of a search's table
 
 
 @dataclass(frozen=True)
 class Member:
-    """One leg of one member: its suggestion's number, levels by dimension, and recipe."""
+    """One leg of one member: its suggestion's number, levels by dimension, recipe, and trial id."""
 
     number: int
     levels: Mapping[str, Level]
     recipe: Recipe
+    trial: str
 
 
 @dataclass(frozen=True)

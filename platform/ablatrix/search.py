@@ -27,8 +27,8 @@ from ablatrix.population import Heir, Member
 from ablatrix.records import SCHEMA, drop_torn_line, encode, read_json, write_atomically
 from ablatrix.schema import Scheduler, Yardstick
 from ablatrix.schema import Search as Settings
-from ablatrix.search_plan import SECONDS, SUGGESTION, cells, objectives, population_based, suggested
-from ablatrix.space import Dimension, corners, dimensions, suggest
+from ablatrix.search_plan import SECONDS, cells, objectives, population_based, suggested
+from ablatrix.space import SUGGESTION, Dimension, corners, dimensions, suggest
 from ablatrix.store import Store, SweepDirectory, TrialDirectory
 from ablatrix.study import REMEDY, Ending, Study
 from ablatrix_models.recipe import RecipeError
@@ -68,7 +68,6 @@ class Search:
         self._population = population_based(plan.spec)
         self._size = plan.suggestions // population.legs(self.epochs, self._population) if self._population else 0
         self._members: list[Member] = []  # legs of a population, in the order in which they were suggested
-        self._trial_of: dict[int, str] = {}  # by the number of a suggestion
         self._generation, self._heirs = 0, list[Heir]()  # of a population: the newest one that is to go on, and from whom
         self.made = 0
         self._again: list[str] = []
@@ -146,7 +145,7 @@ class Search:
         told = self._study.values(member.number)
         value = told[0] if told else math.nan
         if told is None and not begun:
-            value = self._results(self._trial_of[member.number])[0][0]
+            value = self._results(member.trial)[0][0]
         return -value if self._goals[0].goal == "min" else value
 
     def _chance(self, *purpose: str | int) -> random.Random:
@@ -202,8 +201,8 @@ class Search:
     def _suggest(self) -> str | None:
         """Ask the study once: a trial that was not given yet; None where the suggestion makes no recipe, or one known by now."""
         asked = self._study.ask()
-        parent = self._heirs[self.made % self._size].parent if self._heirs else None
-        cell, chosen = self._of_heir(asked.number) if self._heirs else self._at(asked.number, suggest(self._space, asked), None)
+        heir = self._heirs[self.made % self._size] if self._heirs else None
+        cell, chosen = self._of_heir(asked.number, heir) if heir else self._at(asked.number, suggest(self._space, asked), None)
         if cell.recipe is None:
             problems, self._resolver.problems[:] = [problem.message for problem in self._resolver.problems], []
             self._record(asked.number, chosen, None, None)
@@ -211,7 +210,7 @@ class Search:
             return None
         trial = self._id(cell)
         known = self._numbers.get(trial, [])[:1]
-        self._record(asked.number, chosen, trial, parent)
+        self._record(asked.number, chosen, trial, heir.parent if heir else None)
         self._join(asked.number, cell, chosen)
         self._publish(self.plan)
         for first in known:  # a small space suggests again what is running, or what has ended: the study then hears the same again
@@ -221,17 +220,15 @@ class Search:
             return None
         return trial
 
-    def _of_heir(self, number: int) -> tuple[Cell, dict[str, Level]]:
+    def _of_heir(self, number: int, heir: Heir) -> tuple[Cell, dict[str, Level]]:
         """The next leg of a population; where what an heir explores makes no recipe, it goes on with its parent's levels."""
         assert self._population is not None
-        heir = self._heirs[self.made % self._size]
         levels = dict(heir.parent.levels)
         if heir.explores:
-            cell, chosen = self._at(
-                number, population.explore(self._space, levels, self._population, self._chance("member", self.made)), heir.parent
-            )
+            near = population.explore(self._space, levels, self._population, self._chance("member", self.made))
+            cell, _ = explored = self._at(number, near, heir.parent)
             if cell.recipe is not None:
-                return cell, chosen
+                return explored
             self._resolver.problems.clear()
         return self._at(number, levels, heir.parent)
 
@@ -248,8 +245,7 @@ class Search:
         trial = self.plan.trials[-1]
         self.store.trial(trial.id).create(trial.record())
         self._numbers.setdefault(trial.id, []).append(number)
-        self._trial_of[number] = trial.id
-        self._members.append(Member(number, chosen, trial.recipe))
+        self._members.append(Member(number, chosen, trial.recipe, trial.id))
         self.made += 1
         return trial.id
 
@@ -315,7 +311,7 @@ def with_recorded(plan: Plan, sweep: SweepDirectory, fingerprint: Callable[[Data
     for line in read_suggestions(sweep):
         if line["event"] == "suggested" and (found := _recorded(line, resolver, space, members, population_based(plan.spec))):
             plan = _joined(plan, line["number"], *found, fingerprint)
-            members.append(Member(line["number"], found[1], plan.trials[-1].recipe))
+            members.append(Member(line["number"], found[1], plan.trials[-1].recipe, plan.trials[-1].id))
     return plan
 
 

@@ -11,13 +11,17 @@ from ablatrix.document import Place
 from ablatrix.errors import FileProblem
 from ablatrix.grid import Axis, Level
 from ablatrix.layers import Change
-from ablatrix.population import SUGGESTION
 from ablatrix.schema import Scheduler, Yardstick
-from ablatrix.space import Dimension, corners, dimensions
+from ablatrix.space import SUGGESTION, Dimension, corners, dimensions
 from ablatrix.spec import Spec
 from ablatrix_models.recipe import Recipe
 from ablatrix_models.recipe.fields import nearest
 
+_SCHEDULED_BY = {
+    "asha": {"grace_epochs", "reduction"},
+    "median": {"grace_epochs"},
+    population.NAME: {"interval_epochs", "quantile", "resample", "perturb"},
+}
 REPRODUCIBLE = ("random", "quasirandom")  # whatever the order in which trials end
 SECONDS = "seconds"  # an objective that every trial has: its work, of all attempts
 MANY = ("random", "quasirandom", "tpe", "nsgaii")  # algorithms that take two objectives
@@ -153,11 +157,12 @@ def _scheduler_problems(spec: Spec, recipes: Sequence[Recipe]) -> Iterator[FileP
         return
     if spec.file.search.objectives:
         yield FileProblem(line, "a scheduler compares by one objective, but there are two. Keep one of the two.")
+    for key in sorted(scheduler.model_fields_set - {"name"} - _SCHEDULED_BY[scheduler.name]):
+        owners = " and ".join(name for name, keys in _SCHEDULED_BY.items() if key in keys)
+        yield FileProblem(line, f"{key} belongs to {owners}, and the scheduler is {scheduler.name}. Leave it out.")
     if scheduler.name == population.NAME:
         yield from (FileProblem(line, message) for message in _population_problems(spec, recipes))
         return
-    if scheduler.interval_epochs is not None:
-        yield FileProblem(line, f"interval_epochs belongs to pbt, and the scheduler is {scheduler.name}. Leave it out.")
     if not all(_is_reported(name, recipe) for recipe in recipes):
         yield FileProblem(line, f"{name} is not reported while trials train. Set evaluate.every, or use knn.top1 or train.loss.")
     shortest = min((recipe.schedule.epochs for recipe in recipes), default=scheduler.grace_epochs + 1)
@@ -175,6 +180,8 @@ def _population_problems(spec: Spec, recipes: Sequence[Recipe]) -> Iterator[str]
     if search.algorithm not in REPRODUCIBLE:
         known = " or ".join(REPRODUCIBLE)
         yield f"pbt finds by itself how members go on, so {search.algorithm} would have no say. Begin with {known}."
+    if search.population is not None:
+        yield "with pbt the population is as large as `trials` says, and `population` has no say. Leave it out."
     counts = [search.trials, *(profile.trials for profile in spec.file.profiles.values() if profile.trials)]
     if min(counts) < 2:
         yield "a population of 1 has nobody to learn from. Use 2 trials or more."

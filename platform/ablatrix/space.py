@@ -14,6 +14,7 @@ from ablatrix.layers import Change
 from ablatrix.schema import Choice, Interval
 from ablatrix.spec import Spec
 
+SUGGESTION = "suggestion"  # the one axis of a search's table
 DIGITS = 6  # of a suggested number; more would only fill tables
 
 

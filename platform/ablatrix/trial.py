@@ -107,7 +107,7 @@ def _worked(directory: TrialDirectory, order: Order, attempt: Attempt, foreign: 
         recipe = Recipe.read(asked.recipe)
         attempt.write(epochs=recipe.schedule.end)
         if parent := recipe.parent():
-            attempt.parent = TrialDirectory(directory.path.parent / trial_id(parent, asked.seed, asked.data))
+            attempt.parent = Store(Path(order.store)).trial(trial_id(parent, asked.seed, asked.data))
         metrics, device = train(recipe, asked.seed, attempt, order)
         attempt.write()
         status = attempt.status

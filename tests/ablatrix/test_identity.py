@@ -152,6 +152,7 @@ def test_a_course_counts_by_what_its_legs_reach_and_is_no_other_trial_where_ther
     assert "course" not in tiny_recipe().identity()
     assert "until" not in tiny_recipe().identity()["schedule"]
     assert len(ids) == 5
+    assert trial_id(tiny_recipe(schedule__until=2), 0, DATA) == trial_id(tiny_recipe(), 0, DATA)  # its last epoch
     assert trial_id(unread, 0, DATA) == trial_id(tiny_recipe().continued(first), 0, DATA)
 
 

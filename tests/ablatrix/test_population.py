@@ -191,7 +191,7 @@ def test_another_interval_or_size_is_another_search(tmp_path: Path) -> None:
 
 
 def member(number: int) -> Member:
-    return Member(number, {}, tiny_recipe())
+    return Member(number, {}, tiny_recipe(), str(number))
 
 
 @pytest.mark.parametrize(
@@ -269,6 +269,14 @@ def test_a_dimension_that_the_parent_has_not_is_drawn(tmp_path: Path) -> None:
         ("interval_epochs: 2", "interval_epochs: 6", 8, "interval_epochs is 6, but members train 6 epochs"),
         (", interval_epochs: 2", "", 8, "pbt needs interval_epochs"),
         ("name: pbt", "name: asha", 8, "interval_epochs belongs to pbt, and the scheduler is asha"),
+        (
+            "interval_epochs: 2",
+            "interval_epochs: 2, grace_epochs: 3",
+            8,
+            "grace_epochs belongs to asha and median",
+        ),
+        ("name: pbt, interval_epochs: 2", "name: median, reduction: 3", 8, "reduction belongs to asha, and the scheduler is median"),
+        ("trials: 4", "trials: 4\n  population: 8", 9, "with pbt the population is as large as `trials` says"),
         ("algorithm: random", "algorithm: tpe", 8, "so tpe would have no say. Begin with random or quasirandom."),
         ("trials: 4", "trials: 1", 8, "a population of 1 has nobody to learn from"),
         ("optimizer.lr, low: 1.0e-4, high: 1.0, log: true", "schedule.epochs, low: 4, high: 6", 8, "but the space has 4 and 6 epochs"),

@@ -150,6 +150,8 @@ class Recipe:
             for part in ("augment", "augment_b", "mask", "mixing", "optimizer"):
                 kept.pop(part, None)
             kept["schedule"] = {"epochs": 0}
+        if self.schedule.end == self.schedule.epochs:  # however it is written
+            kept["schedule"].pop("until", None)
         if self.course:
             kept["course"] = [_leg_identity(leg, recipe) for leg, recipe in zip(self.course, self.legs(), strict=False)]
         return kept
