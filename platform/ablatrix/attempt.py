@@ -45,7 +45,7 @@ class Attempt:
         self.status = Status(
             trial=directory.id, state="running", attempt=lease.number if lease else 1 + (before.attempt if before else 0),
             host=socket.gethostname(), pid=os.getpid(), threads=threads, started=now, updated=now,
-            seconds=before.seconds if before else 0.0, epochs=epochs, failures=_failures(before),
+            seconds=before.seconds if before else 0.0, epochs=epochs, failures=failures_by(before),
             inherited=before.inherited if before else 0,
         )  # fmt: skip
         self._worked_before = self.status.seconds
@@ -193,8 +193,8 @@ def _last_status(directory: TrialDirectory) -> Status | None:
         return None
 
 
-def _failures(before: Status | None) -> dict[str, int]:
-    """What went wrong before this attempt; one that still calls itself running died without a word."""
+def failures_by(before: Status | None) -> dict[str, int]:
+    """What went wrong by the end of attempt `before`, by cause; one that still calls itself running died without a word."""
     if before is None:
         return {}
     return counted(before.failures, LOST) if before.state == "running" else dict(before.failures)

@@ -17,12 +17,12 @@ from pathlib import Path
 from typing import Any
 
 from ablatrix import lease
-from ablatrix.attempt import PRUNED, SUPERSEDED, counted
+from ablatrix.attempt import PRUNED, SUPERSEDED, counted, failures_by
 from ablatrix.errors import AblatrixError
 from ablatrix.lease import Superseded
 from ablatrix.nursery import PRELOADED, Born
 from ablatrix.rank import peer_gone
-from ablatrix.records import Report
+from ablatrix.records import Report, Status
 from ablatrix.store import Store, TrialDirectory
 from ablatrix.trial import BUSY, FAILED, FINISHED, STOPPED, Order, cause_of, run
 
@@ -70,6 +70,7 @@ def carry_out_together(order: Order, train: Callable[[], None]) -> int:
     if Path(order.stop_file).exists():
         return STOPPED
     directory, failure = Store(Path(order.store)).trial(order.trial), None
+    before = _status(directory)
     try:
         train()
     except Exception as error:
@@ -87,8 +88,10 @@ def carry_out_together(order: Order, train: Callable[[], None]) -> int:
     cause, message = _judged(failure)
     with contextlib.suppress(OSError), directory.log.open("a", encoding="utf-8") as log:
         log.write(f"--- its workers ended: {type(failure).__name__}: {failure}\n")
-    _mark(order, state="failed", cause=cause, message=message)
-    # A group that was lost before its first rank could write a word has left the status of the attempt before it.
+    if _status(directory) == before:
+        _mark_unbegun(order, before, cause, f"its workers failed before they began: {message}")
+    else:
+        _mark(order, state="failed", cause=cause, message=message)
     return -signal.SIGKILL if cause == "lost" else FAILED
 
 
@@ -179,6 +182,25 @@ def _mark(order: Order, pid: int | None = None, *, cause: str, **changes: Any) -
         if status.state == "running":
             failures = counted(status.failures, cause) if changes["state"] == "failed" else status.failures
             directory.write_status(dataclasses.replace(status, ended=time.time(), cause=cause, failures=failures, **changes))
+
+
+def _mark_unbegun(order: Order, before: Status | None, cause: str, message: str) -> None:
+    """Write down why no attempt began, as when workers cannot reach each other; `before` is what the last attempt has left, if any."""
+    directory, now = Store(Path(order.store)).trial(order.trial), time.time()
+    owner = lease.owner(directory.claims)
+    if owner is not None and owner.run != order.run and lease.is_held(directory.claims):
+        return
+    blank = Status(order.trial, "failed", 0, socket.gethostname(), os.getpid(), order.threads, started=now, updated=now)
+    status = before or blank
+    failures = counted(failures_by(before), cause)
+    with contextlib.suppress(OSError):
+        directory.write_status(dataclasses.replace(status, state="failed", ended=now, cause=cause, message=message, failures=failures))
+
+
+def _status(directory: TrialDirectory) -> Status | None:
+    with contextlib.suppress(AblatrixError):  # a damaged one is written anew
+        return directory.status()
+    return None
 
 
 def _oom_kills() -> int:

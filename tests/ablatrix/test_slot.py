@@ -121,15 +121,16 @@ def fail(error: Exception) -> None:
 def test_of_workers_that_train_together_the_first_rank_says_how_it_went(tmp_path: Path) -> None:
     store = submit(tmp_path)
     orders = [Order(str(tmp_path), trial_id(i), str(tmp_path / "stop"), 1, 0.0, 1) for i in range(4)]
-    end(begin(store, 0))
-    end(begin(store, 1), "stopped")
-    end(begin(store, 2), "failed", cause="diverged", message="too fast")
-    begin(store, 3)
 
-    assert carry_out_together(orders[0], lambda: None) == FINISHED
-    assert carry_out_together(orders[1], lambda: None) == STOPPED
-    assert carry_out_together(orders[2], lambda: fail(Group("rank 0 failed", {0: RuntimeError()}))) == FAILED
+    def diverge() -> None:
+        end(begin(store, 2), "failed", cause="diverged", message="too fast")
+        raise Group("rank 0 failed", {0: RuntimeError()})
+
+    assert carry_out_together(orders[0], lambda: end(begin(store, 0))) == FINISHED
+    assert carry_out_together(orders[1], lambda: end(begin(store, 1), "stopped")) == STOPPED
+    assert carry_out_together(orders[2], diverge) == FAILED
     assert (store.trial(trial_id(2)).status() or fail).cause == "diverged"  # type: ignore[union-attr]
+    begin(store, 3)
     assert carry_out_together(orders[3], lambda: None) == BUSY
 
 
@@ -162,14 +163,44 @@ def test_a_group_that_found_no_room_is_given_out_anew_and_stops_when_it_is_asked
 )
 def test_a_rank_that_was_lost_or_failed_is_written_down_where_the_first_could_not(tmp_path: Path, error: Exception, cause: str) -> None:
     store = submit(tmp_path)
-    begin(store, 0)
-    code = carry_out_together(Order(str(tmp_path), trial_id(0), "none", 1, 0.0, 1), lambda: fail(error))
+
+    def begin_and_fail() -> None:
+        begin(store, 0)
+        raise error
+
+    code = carry_out_together(Order(str(tmp_path), trial_id(0), "none", 1, 0.0, 1), begin_and_fail)
     status = store.trial(trial_id(0)).status()
     assert status is not None
 
     assert code == (-signal.SIGKILL if cause == "lost" else FAILED)
-    assert (status.state, status.cause) == ("failed", cause)
+    assert (status.state, status.cause, status.failures) == ("failed", cause, {cause: 1})
     assert str(error) in store.trial(trial_id(0)).log.read_text()
+
+
+@pytest.mark.parametrize("before", [None, "stopped", "running"])
+def test_a_group_that_fails_before_its_first_rank_has_begun_says_why(tmp_path: Path, before: str | None) -> None:
+    store = submit(tmp_path)
+    if before == "running":  # and lost
+        begin(store, 0)
+    elif before:
+        end(begin(store, 0), before)
+    error = Group("Training failed", {0: RuntimeError("no route to host"), 1: RuntimeError(CUT)})
+    code = carry_out_together(Order(str(tmp_path), trial_id(0), "none", 1, 0.0, 1), lambda: fail(error))
+    status = store.trial(trial_id(0)).status()
+    assert status is not None
+
+    assert code == FAILED
+    assert (status.state, status.cause, status.attempt) == ("failed", "error", 1 if before else 0)
+    assert status.message == "its workers failed before they began: RuntimeError: no route to host"
+    assert status.failures == ({"lost": 1, "error": 1} if before == "running" else {"error": 1})
+
+
+def test_a_group_that_fails_while_another_run_has_its_trial_leaves_that_alone(tmp_path: Path) -> None:
+    store = submit(tmp_path)
+    order = Order(str(tmp_path), trial_id(0), "none", 1, 0.0, 1, run="ours")
+    with lease(store.trial(trial_id(0)).claims, run="theirs"):
+        assert carry_out_together(order, lambda: fail(Group("failed", {0: KeyError("x")}))) == FAILED
+        assert store.trial(trial_id(0)).status() is None
 
 
 def test_a_child_whose_fork_server_is_killed_is_ended_and_counts_as_killed_and_the_next_one_gets_another(tmp_path: Path) -> None:
