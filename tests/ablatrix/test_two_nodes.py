@@ -155,9 +155,7 @@ def test_what_failed_is_freed_from_another_process_and_taken_up_by_the_next_job(
     assert [trial["attempt"] for trial in trials_of(second)] == [1, 2]
 
 
-@pytest.mark.skipif(
-    not os.environ.get("ABLATRIX_CHAOS"), reason="takes minutes, and Ray does not come through every time: `make chaos` runs it"
-)
+@pytest.mark.skipif(not os.environ.get("ABLATRIX_CHAOS"), reason="takes three minutes: `make chaos` runs it")
 def test_a_trial_whose_node_is_gone_waits_with_a_word_can_be_stopped_and_goes_on_when_there_is_one_again(
     cluster: Cluster, store: Store, tmp_path: Path
 ) -> None:
