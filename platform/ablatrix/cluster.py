@@ -228,6 +228,28 @@ def on_workers(work: Callable[[dict[str, Any]], None], config: dict[str, Any], r
         ).fit()
 
 
+def free_lost_places() -> int:
+    """Give back the places of groups of workers of this run that nobody has any more; how many groups.
+
+    Ray Train forgets those of a group that fails between its workers' start and its training, as when they cannot reach each
+    other, and its own cleaner needs a dashboard. Ray itself takes them back when the whole job ends.
+    """
+    import ray
+    from ray._private.state import state
+    from ray._raylet import PlacementGroupID
+    from ray.core.generated.gcs_pb2 import PlacementGroupTableData
+    from ray.util.placement_group import PlacementGroup, remove_placement_group
+
+    job, lost = ray.get_runtime_context().get_job_id(), 0
+    for data in state._connect_and_get_accessor().get_placement_group_table():  # the public table does not say who made a group
+        group = PlacementGroupTableData.FromString(data)
+        ours = group.creator_job_id.hex() == job and not group.is_detached and group.state != PlacementGroupTableData.REMOVED
+        if ours and group.creator_actor_dead and group.creator_actor_id.strip(b"\xff"):  # without an actor the driver made it
+            remove_placement_group(PlacementGroup(PlacementGroupID(group.placement_group_id)))
+            lost += 1
+    return lost
+
+
 def fitting_share(resources: Resources, wanted: float) -> float:
     """The share that a trial can get on the connected Ray: the one wanted, or the usual one where no node is large enough."""
     import ray

@@ -21,7 +21,7 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ablatrix.cluster import ROOM_S, answers, connected, fitting_share, free_slots, head, in_use, on_workers, preload, request
+from ablatrix.cluster import ROOM_S, answers, connected, fitting_share, free_lost_places, free_slots, head, in_use, on_workers, preload, request
 from ablatrix.dispatch import GRACE_S, Dispatch, Listed, Source
 from ablatrix.errors import Unreachable
 from ablatrix.nursery import nursery
@@ -160,6 +160,8 @@ class Runner:
                     seen = in_use(dashboard, self.resources)
                     self._tell_shortage(seen.shortage)
                     write_occupancy(self.sweep, seen)
+                    if self.resources.workers > 1:
+                        free_lost_places()
             elif time.monotonic() - heard > GONE_S:
                 self.error = Unreachable(
                     f"the Ray head at {address} is gone. What ran there ends by itself, and its checkpoints stay; "

@@ -111,6 +111,7 @@ def _failures_in(failure: Exception | None) -> list[Exception]:
     """What each worker raised, or what its group died of, without what Ray Train wraps around it."""
     found = [*getattr(failure, "worker_failures", {}).values(), getattr(failure, "controller_failure", None)]
     raised = [getattr(error, "_base_exc", error) for error in found]
+    raised = [error.cause if isinstance(error, Exception) and type(error).__name__.startswith("RayTaskError") else error for error in raised]
     return [error for error in raised if isinstance(error, Exception)]
 
 
