@@ -237,13 +237,14 @@ def free_lost_places() -> int:
     import ray
     from ray._private.state import state
     from ray._raylet import PlacementGroupID
-    from ray.core.generated.gcs_pb2 import PlacementGroupTableData
+    from ray.core.generated import gcs_pb2
     from ray.util.placement_group import PlacementGroup, remove_placement_group
 
+    record: Any = gcs_pb2.PlacementGroupTableData  # pyright: ignore[reportAttributeAccessIssue] - made when it is imported
     job, lost = ray.get_runtime_context().get_job_id(), 0
     for data in state._connect_and_get_accessor().get_placement_group_table():  # the public table does not say who made a group
-        group = PlacementGroupTableData.FromString(data)
-        ours = group.creator_job_id.hex() == job and not group.is_detached and group.state != PlacementGroupTableData.REMOVED
+        group = record.FromString(data)
+        ours = group.creator_job_id.hex() == job and not group.is_detached and group.state != record.REMOVED
         if ours and group.creator_actor_dead and group.creator_actor_id.strip(b"\xff"):  # without an actor the driver made it
             remove_placement_group(PlacementGroup(PlacementGroupID(group.placement_group_id)))
             lost += 1

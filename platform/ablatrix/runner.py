@@ -21,7 +21,19 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ablatrix.cluster import ROOM_S, answers, connected, fitting_share, free_lost_places, free_slots, head, in_use, on_workers, preload, request
+from ablatrix.cluster import (
+    ROOM_S,
+    answers,
+    connected,
+    fitting_share,
+    free_lost_places,
+    free_slots,
+    head,
+    in_use,
+    on_workers,
+    preload,
+    request,
+)
 from ablatrix.dispatch import GRACE_S, Dispatch, Listed, Source
 from ablatrix.errors import Unreachable
 from ablatrix.nursery import nursery

@@ -110,9 +110,13 @@ def _judged(failure: Exception | None) -> tuple[str, str]:
 def _failures_in(failure: Exception | None) -> list[Exception]:
     """What each worker raised, or what its group died of, without what Ray Train wraps around it."""
     found = [*getattr(failure, "worker_failures", {}).values(), getattr(failure, "controller_failure", None)]
-    raised = [getattr(error, "_base_exc", error) for error in found]
-    raised = [error.cause if isinstance(error, Exception) and type(error).__name__.startswith("RayTaskError") else error for error in raised]
-    return [error for error in raised if isinstance(error, Exception)]
+    return [inner for inner in map(_unwrapped, found) if isinstance(inner, Exception)]
+
+
+def _unwrapped(error: Any) -> Any:
+    """What a worker raised: Ray Train wraps what its training raises, Ray what its start does."""
+    base = getattr(error, "_base_exc", error)
+    return base.cause if type(base).__name__.startswith("RayTaskError") else base
 
 
 def _start(order: Order) -> ForkServerProcess | Born:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from ray.exceptions import ActorDiedError
+from ray.exceptions import ActorDiedError, RayTaskError
 from ray.train.v2._internal.exceptions import (
     WorkerGroupStartupFailedError,
     WorkerGroupStartupTimeoutError,
@@ -158,6 +158,7 @@ def test_a_group_that_found_no_room_is_given_out_anew_and_stops_when_it_is_asked
         (Group("Training failed", {0: RuntimeError(CUT), 1: MemoryError()}), "out of memory"),
         (Group("Training failed", {0: RuntimeError(CUT), 1: KeyError("x")}), "error"),
         (ControllerError(WorkerGroupStartupFailedError("a worker died as it started")), "lost"),
+        (ControllerError(RayTaskError("setup", "Traceback", MemoryError("no more")).as_instanceof_cause()), "out of memory"),
         (RuntimeError("Ray is gone"), "error"),
     ],
 )

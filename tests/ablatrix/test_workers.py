@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -43,3 +44,19 @@ def test_two_workers_train_what_one_process_trains(tmp_path: Path) -> None:
     assert result.metrics == pytest.approx(expected, abs=3.2)
     # One line of each worker: Ray Train would have them printed twice.
     assert (trial.log.read_text().count("--- attempt 1 on"), trial.log.read_text().count("--- rank 1 on")) == (1, 1)
+
+
+def test_workers_that_cannot_reach_each_other_fail_their_trial_with_the_reason_and_let_the_run_end(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "ablatrix", "run", str(write_sweep(tmp_path, TOGETHER)), "--store", str(tmp_path / "runs")]
+    ended = subprocess.run(
+        [*command, "--cpus", "2"], capture_output=True, text=True, check=False, timeout=800,
+        env={**os.environ, "GLOO_SOCKET_IFNAME": "no-such-device"},
+    )  # fmt: skip
+    status = Store(tmp_path / "runs").trials()[0].status()
+    assert status is not None
+
+    # Tried twice: what the first try had taken of the machine was given back.
+    assert (ended.returncode, status.state, status.failures) == (3, "failed", {"error": 2})
+    assert "its workers failed before they began: RuntimeError: [" in ended.stderr  # brackets are no markup
+    assert "no-such-device" in ended.stderr
+    assert "Traceback" not in ended.stderr

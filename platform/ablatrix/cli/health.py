@@ -11,6 +11,7 @@ from typing import Literal
 
 import psutil
 from rich.table import Table
+from rich.text import Text
 
 from ablatrix.cli import output
 from ablatrix.errors import AblatrixError, TrialsMissing
@@ -46,7 +47,7 @@ def show(store: Store, tracking_uri: str | None, as_json: bool) -> None:
         output.print_json({"schema": 1, "findings": [asdict(finding) for finding in findings]})
     else:
         table = Table(box=None, pad_edge=False, show_header=False)
-        marks = {"good": "[green]✓[/]", "note": "[yellow]·[/]", "bad": "[red]✕[/]"}
+        marks = {"good": Text("✓", "green"), "note": Text("·", "yellow"), "bad": Text("✕", "red")}
         for finding in findings:
             table.add_row(marks[finding.verdict], finding.name, finding.text)
         output.data().print(table)

@@ -17,17 +17,20 @@ from ablatrix.store import Store
 
 PIPED_WIDTH = 200  # a pipe has no width, and a wrapped table cannot be searched
 
+# Messages of trials and texts of files are shown as they are: brackets are no markup, and `:name:` no picture.
+PLAIN: dict[str, Any] = {"highlight": False, "markup": False, "emoji": False}
+
 
 def data() -> Console:
     """The console for what a user may want to pipe on; nothing is wrapped when it is piped."""
     piped = not sys.stdout.isatty()
-    return Console(highlight=False, soft_wrap=piped, width=PIPED_WIDTH if piped and "COLUMNS" not in os.environ else None)
+    return Console(soft_wrap=piped, width=PIPED_WIDTH if piped and "COLUMNS" not in os.environ else None, **PLAIN)
 
 
 @functools.cache
 def notes() -> Console:
     """The console for everything else; one object, so that a message is printed above the live board."""
-    return Console(stderr=True, highlight=False, soft_wrap=not sys.stderr.isatty())
+    return Console(stderr=True, soft_wrap=not sys.stderr.isatty(), **PLAIN)
 
 
 def command() -> str:
