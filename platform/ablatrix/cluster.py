@@ -228,8 +228,8 @@ def on_workers(work: Callable[[dict[str, Any]], None], config: dict[str, Any], r
         ).fit()
 
 
-def free_lost_places() -> int:
-    """Give back the places of groups of workers of this run that nobody has any more; how many groups.
+def free_lost_places() -> None:
+    """Give back the places of groups of workers of this run that nobody has any more.
 
     Ray Train forgets those of a group that fails between its workers' start and its training, as when they cannot reach each
     other, and its own cleaner needs a dashboard. Ray itself takes them back when the whole job ends.
@@ -241,14 +241,12 @@ def free_lost_places() -> int:
     from ray.util.placement_group import PlacementGroup, remove_placement_group
 
     record: Any = gcs_pb2.PlacementGroupTableData  # pyright: ignore[reportAttributeAccessIssue] - made when it is imported
-    job, lost = ray.get_runtime_context().get_job_id(), 0
+    job = ray.get_runtime_context().get_job_id()
     for data in state._connect_and_get_accessor().get_placement_group_table():  # the public table does not say who made a group
         group = record.FromString(data)
         ours = group.creator_job_id.hex() == job and not group.is_detached and group.state != record.REMOVED
         if ours and group.creator_actor_dead and group.creator_actor_id.strip(b"\xff"):  # without an actor the driver made it
             remove_placement_group(PlacementGroup(PlacementGroupID(group.placement_group_id)))
-            lost += 1
-    return lost
 
 
 def fitting_share(resources: Resources, wanted: float) -> float:

@@ -195,8 +195,7 @@ def _mark_unbegun(order: Order, before: Status | None, cause: str, message: str)
     owner = lease.owner(directory.claims)
     if owner is not None and owner.run != order.run and lease.is_held(directory.claims):
         return
-    blank = Status(order.trial, "failed", 0, socket.gethostname(), os.getpid(), order.threads, started=now, updated=now)
-    status = before or blank
+    status = before or Status(order.trial, "failed", 0, socket.gethostname(), os.getpid(), order.threads, started=now, updated=now)
     failures = counted(failures_by(before), cause)
     with contextlib.suppress(OSError):
         directory.write_status(dataclasses.replace(status, state="failed", ended=now, cause=cause, message=message, failures=failures))
