@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -108,7 +109,7 @@ def _sentence(detail: ErrorDetails, place: Place) -> str:
         return f"the key {place[-1]!r} is missing{_inside(place[:-1])}."
     given = detail["input"]
     shown = f" {_short(given)}" if isinstance(given, str | int | float | bool) else ""
-    rule = detail["msg"].replace("Input should", "it should").replace("String should", "it should").replace("List should", "it should")
+    rule = re.sub("(Input|String|List) should", "it should", detail["msg"].removeprefix("Value error, "))
     if kind == "string_pattern_mismatch" and where == "sweep":
         rule = "it should be lower-case letters, digits, '-', '_' and '.', since it names a directory"
     if isinstance(given, str) and kind in ("int_type", "float_type"):
