@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
 import os
 import subprocess
 import sys
 import tempfile
 import time
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -52,10 +54,11 @@ def train(config: dict[str, Any]) -> dict[str, float]:
 
 
 def epochs_of_three_seconds() -> int:
-    """Calibrated in this process, which has done everything once before."""
-    train({"epochs": 2, "seed": 0})
-    seconds = train({"epochs": 10, "seed": 0})["seconds"]
-    return max(1, round(10 * TRIAL_S / seconds))
+    """Calibrated as trials run: `AT_ONCE` beside each other, each in a process that has done everything once before."""
+    with ProcessPoolExecutor(AT_ONCE, multiprocessing.get_context("spawn")) as pool:
+        list(pool.map(train, [{"epochs": 2, "seed": 0}] * AT_ONCE))
+        seconds = [told["seconds"] for told in pool.map(train, [{"epochs": 10, "seed": 0}] * AT_ONCE)]
+    return max(1, round(10 * TRIAL_S / float(np.mean(seconds))))
 
 
 def by_ray_tune(epochs: int, place: Path) -> tuple[float, float]:
