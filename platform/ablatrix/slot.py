@@ -152,13 +152,14 @@ def _wait(child: ForkServerProcess | Born, directory: TrialDirectory, follow: Ca
 @contextmanager
 def _no_main_module() -> Iterator[None]:
     """Keep multiprocessing from importing Ray's worker script into the child as its main module."""
-    main = sys.modules["__main__"]
-    path, spec = getattr(main, "__file__", None), getattr(main, "__spec__", None)
-    main.__file__, main.__spec__ = None, None  # type: ignore[assignment]
+    main = vars(sys.modules["__main__"])
+    kept = {name: main[name] for name in ("__file__", "__spec__") if name in main}  # an interactive one has no file
+    main |= {"__file__": None, "__spec__": None}
     try:
         yield
     finally:
-        main.__file__, main.__spec__ = path, spec
+        del main["__file__"], main["__spec__"]
+        main |= kept
 
 
 def _cause(number: int, starved: bool) -> str:

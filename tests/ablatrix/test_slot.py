@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 import psutil
 import pytest
@@ -221,6 +223,17 @@ def test_a_child_whose_fork_server_is_killed_is_ended_and_counts_as_killed_and_t
     assert (status.state, status.cause) == ("failed", "killed")
     assert carry_out(order) == FINISHED
     assert psutil.wait_procs([psutil.Process(pid) for pid in seen if psutil.pid_exists(pid)], timeout=10)[1] == []
+
+
+def test_a_main_module_is_after_a_childs_start_what_it_was_before_with_or_without_a_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    worker, interactive = ModuleType("__main__"), ModuleType("__main__")
+    worker.__file__ = "default_worker.py"
+    for module in (worker, interactive):
+        before = dict(vars(module))
+        monkeypatch.setitem(sys.modules, "__main__", module)
+        with slot._no_main_module():
+            assert (module.__file__, module.__spec__) == (None, None)
+        assert vars(module) == before
 
 
 def test_a_worker_that_was_cut_off_says_nothing_of_a_later_attempt(tmp_path: Path) -> None:
