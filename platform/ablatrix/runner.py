@@ -1,4 +1,4 @@
-"""Ray Tune runs what the plan wants and the store lacks. With `cluster`, the only importer of ray.
+"""Ray Tune runs what the plan wants and the store lacks. With `cluster` and `local_ray`, the only importer of ray.
 
 Tune is contained (design.md, decision 4): it schedules and packs, and forgets. It asks `Dispatch` for one trial after
 another and tells it how each ended; workers stay warm, each trial is a child process of its worker, and when `fit` dies a
