@@ -24,7 +24,6 @@ from typing import Any
 
 import numpy as np
 
-PRELOADED = ("torch", "ablatrix_models.pretrain", "ablatrix_models.data.load")
 TRIALS, AT_ONCE, TRIAL_S = 8, 2, 3.0
 RECIPE = {
     "method": {"name": "moco", "dim": 8, "queue": 64, "symmetric": False, "bn_splits": 1},
@@ -84,6 +83,8 @@ def by_ray_tune(epochs: int, place: Path) -> tuple[float, float]:
 
 def by_pool(epochs: int, _: Path) -> tuple[float, float]:
     """The least that any scheduler of processes can take here; (seconds, the trials' own seconds)."""
+    from ablatrix.nursery import PRELOADED
+
     began = time.perf_counter()
     for module in PRELOADED:
         importlib.import_module(module)
