@@ -112,6 +112,8 @@ def _sentence(detail: ErrorDetails, place: Place) -> str:
     rule = re.sub("(Input|String|List) should", "it should", detail["msg"].removeprefix("Value error, "))
     if kind == "string_pattern_mismatch" and where == "sweep":
         rule = "it should be lower-case letters, digits, '-', '_' and '.', since it names a directory"
+    if kind in ("model_type", "dict_type"):
+        rule = "it should be keys with values" + (f": {', '.join(_keys_at(place))}" if kind == "model_type" else "")
     if isinstance(given, str) and kind in ("int_type", "float_type"):
         rule += ". Write a plain number, without quotes"
     return f"{where} has the value{shown} that is refused: {rule}." if shown else f"{where or 'the file'} is refused: {rule}."

@@ -27,6 +27,12 @@ def test_a_good_file_is_read_with_its_defaults(tmp_path: Path) -> None:
         ("sweep: tiny", "swep: tiny", 2, "'swep' is not a known key. Did you mean 'sweep'?"),
         ('"A tiny sweep"', "5", 3, "valid string"),
         ("recipe: tiny.yaml", "recipe:", 4, "the key 'recipe' is missing"),
+        (
+            "schema: 1",
+            "metric: knn.top1\nschema: 1",
+            1,
+            "metric has the value 'knn.top1' that is refused: it should be keys with values: name, ",
+        ),
         ("recipe: tiny.yaml", "recipe: 5", 4, "recipe has the value 5 that is refused"),
         ("recipe: tiny.yaml", "recipe: " + "a" * 300 + ".yaml", 4, "is no shipped recipe"),
         ("recipe: tiny.yaml", "recipe: mixmask/moco-cifer", 4, "Did you mean 'mixmask/moco-cifar'?"),
