@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[2]
 PACKAGES = {"platform": "ablatrix", "models": "ablatrix_models", "reports": "ablatrix_reports"}
 # Who may import what is heavy or foreign; a package stands for all of its modules.
 ALLOWED = {
-    "ray": {"ablatrix.runner", "ablatrix.cluster"},
+    "ray": {"ablatrix.runner", "ablatrix.cluster", "ablatrix.local_ray"},
     "mlflow": {"ablatrix.tracking"},
     "optuna": {"ablatrix.study"},
     "ruamel": {"ablatrix.document"},
