@@ -42,7 +42,7 @@ tables-smoke: $(STAMP)  ## every table's smoke profile on real images (CIFAR-100
 	  if [ $$code -ne 0 ]; then failed="$$failed $$sweep (exit $$code)"; fi; done; \
 	if [ -n "$$failed" ]; then echo "Failed:$$failed" >&2; exit 1; fi
 
-chaos: $(STAMP)  ## a node lost under a trial of two; then a hundred rounds of killed workers, drivers, nodes and servers, full disks, torn records
+chaos: $(STAMP)  ## a node lost under a trial of two; then a hundred rounds of killed workers, drivers, daemons, nodes and servers, full disks, torn records
 	ABLATRIX_CHAOS=1 $(BIN)/python -m pytest tests/ablatrix/test_two_nodes.py -k node_is_gone
 	$(BIN)/python tests/chaos/storm.py --rounds 100
 

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from ablatrix.errors import Refused, Unreachable
 from ablatrix.job import Job, is_loopback
-from ablatrix.local_ray import QUIET, START_S, ending_at_once, start
+from ablatrix.local_ray import QUIET, START_S, end, start
 from ablatrix.occupancy import Occupancy
 from ablatrix.packing import bundle, check_fits, room, shortage
 from ablatrix.schema import Resources
@@ -43,6 +43,7 @@ SETTINGS = {
     "RAY_raylet_client_connect_timeout_milliseconds": "50",  # a daemon that asks its own store too early waits a second else
     "RAY_raylet_client_num_connect_attempts": "200",
     "RAY_prestart_worker_first_driver": "0",  # Tune asks for workers with variables of its own, and takes none of those
+    "RAY_ENABLE_AUTO_CONNECT": "0",  # Tune would start a Ray by itself, and as it likes, when its own is gone
     "RAY_AIR_NEW_OUTPUT": "0",
     "RAY_DEDUP_LOGS": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
@@ -94,8 +95,7 @@ def connected(address: str | None, cpus: int, resources: Resources | None = None
             check_fits(resources, ray.nodes())
         yield context.dashboard_url or None
     finally:
-        with ending_at_once():
-            ray.shutdown()
+        end()
 
 
 @contextmanager

@@ -10,6 +10,7 @@ import contextlib
 import itertools
 import logging
 import os
+import signal
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -28,13 +29,13 @@ QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
 
 
 def start(cpus: int) -> Any:
-    """A Ray of `cpus` cores on this machine, to be ended within `ending_at_once`. Raises what Ray raises."""
+    """A Ray of `cpus` cores on this machine, which `end` ends. Raises what Ray raises."""
     import ray
 
     for attempt in range(STARTS):
         before = set(_daemons())
         try:
-            with _lean(), _patience():
+            with _lean(), _patience(), _deaf():
                 context = ray.init("local", num_cpus=cpus, include_dashboard=False, object_store_memory=OBJECT_STORE_BYTES, **QUIET)
             _close_token_file()
             return context
@@ -92,6 +93,17 @@ def _patience() -> AbstractContextManager[None]:
     return _replaced(services, get_node=wait)
 
 
+@contextmanager
+def _deaf() -> Iterator[None]:
+    """Have Ray's daemons not hear SIGTERM, which schedulers and shells send to whole process groups: the run hears it, and ends them
+    when all is saved."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})  # what is started here inherits it
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _registration(address: str, node: str) -> Callable[[], bool]:
     """Tells whether the head at `address` knows `node`."""
     from ray._private import services, state
@@ -101,7 +113,15 @@ def _registration(address: str, node: str) -> Callable[[], bool]:
     return lambda: any(known["NodeID"] == node for known in table.node_table())
 
 
-def ending_at_once() -> AbstractContextManager[None]:
+def end() -> None:
+    """Disconnect; a Ray of our own ends with all that it has started. It may be broken, or gone."""
+    import ray
+
+    with _ending_at_once():
+        ray.shutdown()
+
+
+def _ending_at_once() -> AbstractContextManager[None]:
     """Have what Ray has started end without the second that it is given to end by itself: nothing of it is needed any more."""
     from ray._private import worker
 
@@ -110,11 +130,11 @@ def ending_at_once() -> AbstractContextManager[None]:
         return contextlib.nullcontext()
     forget = node.kill_all_processes
 
-    def end(**_: object) -> None:
+    def kill(**_: object) -> None:
         _end(_daemons(info.process.pid for started in node.all_processes.values() for info in started))
         forget(check_alive=False)
 
-    return _replaced(node, kill_all_processes=end)
+    return _replaced(node, kill_all_processes=kill)
 
 
 def _daemons(roots: Iterable[int] | None = None) -> list[psutil.Process]:

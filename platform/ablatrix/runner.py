@@ -36,6 +36,7 @@ from ablatrix.cluster import (
 )
 from ablatrix.dispatch import GRACE_S, Dispatch, Listed, Source
 from ablatrix.errors import Unreachable
+from ablatrix.local_ray import end
 from ablatrix.nursery import nursery
 from ablatrix.occupancy import WRITE_S, write_occupancy
 from ablatrix.rank import owner as rank_owner
@@ -143,7 +144,7 @@ class Runner:
     def _fits(self, dispatch: Dispatch, scheduler: TrialScheduler | None) -> None:
         """One `fit` after another, until nothing is missing or none gets anywhere."""
         fits, settled = 0, 0
-        while not dispatch.over and fits < MAX_FITS:
+        while not (dispatch.over or self.error) and fits < MAX_FITS:
             # A head that died takes its connection along, so each fit has its own.
             with connected(self.address, self.cpus, self.resources) as dashboard, self._watched(dashboard):
                 self._fit(dispatch, scheduler)
@@ -152,7 +153,7 @@ class Runner:
 
     @contextmanager
     def _watched(self, dashboard: str | None) -> Iterator[None]:
-        """Keep `cluster.json` fresh, for boards in other shells, and see whether a cluster's head still answers."""
+        """Keep `cluster.json` fresh, for boards in other shells, and see whether the head still answers."""
         done = threading.Event()
         watching = threading.Thread(target=self._watch, args=(dashboard, done), name="occupancy", daemon=True)
         watching.start()
@@ -160,13 +161,12 @@ class Runner:
             yield
         finally:
             done.set()
-            watching.join(WRITE_S)  # where the head is gone, its answer may take a minute more
+            watching.join(WRITE_S if self.address else None)  # where a cluster's head is gone, its answer may take a minute more
 
     def _watch(self, dashboard: str | None, done: threading.Event) -> None:
-        address = head() if self.address else None
-        heard = time.monotonic()
+        address, heard = head(), time.monotonic()
         while not done.is_set():
-            if address is None or answers(address):
+            if answers(address):
                 heard = time.monotonic()
                 with contextlib.suppress(Exception):  # Ray may be gone, or the disk full; the board then shows none
                     seen = in_use(dashboard, self.resources)
@@ -175,10 +175,13 @@ class Runner:
                     if self.resources.workers > 1:
                         free_lost_places()
             elif time.monotonic() - heard > GONE_S:
+                which = f"the Ray head at {address}" if self.address else "the head of this run's own Ray"
                 self.error = Unreachable(
-                    f"the Ray head at {address} is gone. What ran there ends by itself, and its checkpoints stay; "
-                    "the same command goes on from them, on another head."
+                    f"{which} is gone. What ran there ends by itself, and its checkpoints stay; "
+                    "the same command goes on from them, with another head."
                 )
+                if self.address is None:
+                    end()
                 self._lost.set()
                 return
             done.wait(WRITE_S)

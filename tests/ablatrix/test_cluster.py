@@ -39,21 +39,29 @@ def test_a_signal_handler_of_ours_outlives_the_one_that_ray_installs() -> None:
     assert (during, seen) == ([], [signal.SIGTERM])
 
 
-def test_a_run_whose_head_is_gone_ends_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("address", "which", "ended"), [("10.0.0.1:6379", "the Ray head at 10.0.0.1:6379", 0), (None, "the head of this run's own Ray", 1)]
+)
+def test_a_run_whose_head_is_gone_ends_and_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, address: str | None, which: str, ended: int
+) -> None:
+    ends: list[str] = []
     answered = iter([True, False, False, False, False, False, False, False])
     monkeypatch.setattr(runner, "head", lambda: "10.0.0.1:6379")
     monkeypatch.setattr(runner, "answers", lambda address: next(answered, False))
     monkeypatch.setattr(runner, "in_use", lambda *_: Occupancy(time.time(), 1, {"CPU": 1.0}, {"CPU": 0.0}))
+    monkeypatch.setattr(runner, "end", lambda: ends.append("ended"))
     monkeypatch.setattr(runner, "GONE_S", 0.2)
     monkeypatch.setattr(runner, "WRITE_S", 0.05)
     sweep = Store(tmp_path).sweep("x")
-    lost = Runner(Store(tmp_path), sweep, Resources(), 1, "10.0.0.1:6379")
+    lost = Runner(Store(tmp_path), sweep, Resources(), 1, address)
     lost._watch(None, threading.Event())
 
     assert read_occupancy(sweep) is not None
     assert not lost.running
     assert isinstance(lost.error, Unreachable)
-    assert "the Ray head at 10.0.0.1:6379 is gone" in str(lost.error)
+    assert f"{which} is gone" in str(lost.error)
+    assert len(ends) == ended
 
 
 def test_a_cluster_that_shrinks_below_what_a_trial_needs_is_told_of_once_and_so_is_its_growth(
@@ -68,6 +76,8 @@ def test_a_cluster_that_shrinks_below_what_a_trial_needs_is_told_of_once_and_so_
         nodes = [{"Alive": True, "Resources": {"CPU": cpus}}]
         return Occupancy(time.time(), 1, {"CPU": cpus}, {"CPU": 0.0}, shortage=shortage(resources, nodes))
 
+    monkeypatch.setattr(runner, "head", lambda: "127.0.0.1:1")
+    monkeypatch.setattr(runner, "answers", lambda address: True)
     monkeypatch.setattr(runner, "in_use", look)
     monkeypatch.setattr(runner, "WRITE_S", 0.01)
     sweep = Store(tmp_path).sweep("x")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import signal
 import subprocess
 import sys
 import time
@@ -112,6 +114,27 @@ def test_a_killed_run_goes_on_from_its_checkpoints_to_the_same_numbers(tmp_path:
         kept = begun.get(trial.id, [])
         assert trial.reports()[: len(kept)] == kept  # with their times: these epochs were not trained again
     assert outcome(tmp_path / "killed") == outcome(tmp_path / "undisturbed")
+
+
+def test_a_group_that_is_told_to_end_saves_its_trials_first(tmp_path: Path) -> None:
+    file, store = write_sweep(tmp_path, UNEVEN), tmp_path / "runs"
+    driver = subprocess.Popen(command(file, store), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, process_group=0)
+    try:
+        deadline = time.monotonic() + 400
+        while driver.poll() is None and time.monotonic() < deadline and not any(len(t.reports()) >= 2 for t in Store(store).trials()):
+            time.sleep(0.02)
+        ours = psutil.Process(driver.pid).children(recursive=True)
+        os.killpg(driver.pid, signal.SIGTERM)  # as schedulers do: Ray's daemons and workers get it too
+        _, told = driver.communicate(timeout=45)  # a run whose Ray has gone waits for a minute
+    finally:
+        driver.kill()
+        driver.wait()
+
+    assert driver.returncode == 130, told
+    assert "their checkpoints are saved" in told
+    assert "stopped" in states(store).values()
+    assert "lost" not in states(store).values()
+    assert psutil.wait_procs(ours, timeout=10)[1] == []
 
 
 def test_two_sweeps_at_once_run_the_trials_that_both_want_once(tmp_path: Path) -> None:

@@ -139,6 +139,23 @@ def local(weather: Weather) -> None:
         assert code == 0, f"what was disturbed while its driver lived ended with exit {code}"
 
 
+def own_ray(weather: Weather) -> None:
+    """The run's own Ray loses its daemon or its head, or SIGTERM comes to the whole process group, Ray's processes with it."""
+    driver = weather.start()
+    chosen = weather.random.choice(["raylet", "gcs_server", "SIGTERM"])
+    if weather.wait_until(driver, weather.moment(0.05, 0.7)):
+        weather.remember_finished()
+        if chosen == "SIGTERM":
+            os.killpg(driver.pid, signal.SIGTERM)
+            weather.say("sent SIGTERM to the whole process group")
+        else:
+            for process in processes(driver, (f"/{chosen}",)):
+                if process.name() == chosen and kill(process.pid):
+                    weather.say(f"killed the {chosen} of the run's own Ray")
+    code, expected = weather.end(driver), {"raylet": 0, "gcs_server": 6, "SIGTERM": 130}[chosen]
+    assert code in (expected, 0), f"{chosen}: the run ended with exit {code}"  # 0: all was done by then
+
+
 def full_disk(weather: Weather) -> None:
     """The store's file system runs full in the middle of the sweep; then there is room again."""
     weather.store.root.mkdir(parents=True)
@@ -234,5 +251,5 @@ def free_port() -> int:
 
 
 KINDS: dict[str, Callable[[Weather], None]] = {
-    "local": local, "node": kill_node, "mlflow": kill_mlflow, "disk": full_disk,
+    "local": local, "own": own_ray, "node": kill_node, "mlflow": kill_mlflow, "disk": full_disk,
 }  # fmt: skip

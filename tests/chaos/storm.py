@@ -118,7 +118,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=100)
     parser.add_argument("--calm", type=Path, help="directory of an earlier undisturbed run, or of one to keep")
     parser.add_argument("--first", type=int, default=0, help="the first round's seed")
-    parser.add_argument("--kinds", default="local,local,node,local,mlflow,local,disk,local", help="in turn, by seed")
+    parser.add_argument("--kinds", default="local,local,node,local,mlflow,local,own,disk,local", help="in turn, by seed")
     parser.add_argument("--minutes", type=float, default=1e9, help="begin no round after that many")
     arguments = parser.parse_args()
     began, root = time.monotonic(), Path(tempfile.mkdtemp(prefix="storm-"))
