@@ -22,6 +22,8 @@ from ablatrix_models.recipe.overlay import flatten as flat
 from ablatrix_models.recipe.overlay import overlay
 
 PAPER = "paper"
+# For required keys that are missing or refused, so that what the rest means can be checked too; none of them is ever at fault.
+STAND_INS: dict[str, Any] = {"schema": 1, "sweep": "unnamed", "title": "untitled", "metric": {"name": "train.loss"}}
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,7 @@ def load(path: Path) -> Spec:
     except ValidationError as error:
         problems = (*read.problems, *shape_problems(error, read))
         rest = _without(read.values, [_place(detail, read) for detail in error.errors()])
+        rest |= {name: part for name, part in STAND_INS.items() if not rest.get(name)}
     try:
         # The rest of the file may have problems of its own, and a user wants to hear of all of them at once.
         return Spec(SweepFile.model_validate(rest), read, problems)

@@ -64,6 +64,26 @@ def test_problems_of_shape_do_not_hide_those_of_meaning(tmp_path: Path) -> None:
     assert [line for line, _ in problems_of(tmp_path, text)] == [10, 11, 12]
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "line", "said"),
+    [
+        ("sweep: tiny", "sweep: My Sweep", 2, "lower-case letters"),
+        ("schema: 1", "schema: 2", 1, "schema has the value 2"),
+        ("metric: {name: knn.top1}", "metric: {nme: knn.top1}", 8, "'nme' is not a known key"),
+        ("metric: {name: knn.top1}", "metric: knn.top1", 8, "it should be keys with values"),
+        ("metric: {name: knn.top1}", "", None, "the key 'metric' is missing"),
+    ],
+)
+def test_nor_do_those_of_required_keys_which_are_told_once(tmp_path: Path, old: str, new: str, line: int | None, said: str) -> None:
+    assert old in SWEEP
+    text = SWEEP.replace(old, new) + "set: {mask.gird: 2}\n"
+    problems = problems_of(tmp_path, text)
+
+    assert [at for at, message in problems if "mask.gird" in message] == [9]
+    assert [message for at, message in problems if said in message and line in (at, None)]
+    assert all(stand_in not in str(problems) for stand_in in ("unnamed", "untitled", "train.loss"))
+
+
 def test_a_recipe_extends_another_and_profiles_lie_over_both(tmp_path: Path) -> None:
     (tmp_path / "base.yaml").write_text(
         "optimizer: {lr: 1.0, momentum: 0.5}\nmixing: mixmask\nprofiles: {smoke: {schedule: {epochs: 1}}}\n"
