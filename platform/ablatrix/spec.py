@@ -40,6 +40,13 @@ class Spec:
         """Where the file lies."""
         return self.document.path
 
+    @property
+    def name(self) -> str:
+        """What the file calls its sweep; SweepFileError where that is no name."""
+        if self.document.values.get("sweep") != self.file.sweep:
+            raise SweepFileError(self.path, self.problems)
+        return self.file.sweep
+
     def recipe(self, name: str, profile: str | None) -> dict[str, Any]:
         """A named recipe as nested mappings, under one of the file's profiles; SweepFileError or InvalidInput where it is bad."""
         key = (name, profile)

@@ -247,7 +247,7 @@ def test_no_bytes_bring_more_than_a_refusal(tmp_path: Path, content: bytes) -> N
     path.write_bytes(content)
 
     with pytest.raises(AblatrixError, match=r"file\.yaml:\d+: "):
-        spec.load(path)
+        plan.make(spec.load(path), None, lambda data: pytest.fail("a plan of random bytes"))
 
 
 @pytest.mark.parametrize("text", BASES.values(), ids=BASES)

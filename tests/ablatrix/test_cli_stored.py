@@ -207,6 +207,17 @@ def test_retry_of_a_broken_file_tells_what_is_wrong_with_it(tmp_path: Path, caps
     assert "sweep.yaml:" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("verb", ["status", "report", "stop", "retry"])
+def test_a_file_whose_sweep_has_no_name_is_told_so_and_not_looked_for(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], verb: str
+) -> None:
+    path = write_sweep(tmp_path, FILE.replace("sweep: tiny", "sweep: My Sweep"))
+    keep(Store(tmp_path / "runs"), "unnamed", 1)
+
+    assert call(verb, str(path), "--store", str(tmp_path / "runs")) == 2
+    assert f"{path}:2: sweep has the value 'My Sweep' that is refused" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("text", ["{}", '{"cells": null}', "[]"])
 @pytest.mark.parametrize("verb", ["status", "list", "show"])
 def test_a_plan_of_another_shape_is_told_without_a_traceback(

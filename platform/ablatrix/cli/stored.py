@@ -34,9 +34,9 @@ def stored_sweep(store: Store, given: str | None, profile: str | None, pairs: Se
         shown = ", ".join(known) or "none"
         name = sweep_name(given, _suffix(profile), changed)
         raise InvalidInput(f"the store {store.root} holds no sweep {name!r}. It holds: {shown}.") from None
-    if found := _find(known, loaded.file.sweep, profile, changed):
+    if found := _find(known, loaded.name, profile, changed):
         return found
-    name = sweep_name(loaded.file.sweep, known_profile(loaded, profile), changed)
+    name = sweep_name(loaded.name, known_profile(loaded, profile), changed)
     if (store.sweep(name).path / "job.json").exists():
         log = output.call("logs", name, store=store)
         raise InvalidInput(f"the sweep {name!r} was submitted and has not begun yet. `{log}` shows what its job says.")
