@@ -66,6 +66,8 @@ def read(path: Path) -> Document:
         )
     walk = _Walk(reader)
     values = walk.value(root, ())
+    if not isinstance(values, dict):  # refused as a whole
+        raise SweepFileError(path, [*directives, *walk.problems])
     return Document(path, text, values, walk.lines, (*directives, *walk.problems))
 
 

@@ -134,6 +134,7 @@ def test_aliases_of_aliases_end_in_one_problem_and_not_in_a_full_memory(tmp_path
         ("# nothing\n", 1, "is empty"),
         ("- a\n- b\n", 1, "holds no mapping"),
         ("\n\n5\n", 3, "holds no mapping"),
+        ("\n!!set {a}\n", 2, "type 'set' is refused"),
         ("a: 1\nb: [1,\n", 3, "no valid YAML"),
         ("a: 1\n\tb: 2\n", 2, "no valid YAML"),
         ("a: *nowhere\n", 1, "undefined alias"),
