@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import signal
-import sys
 import threading
 import time
 from pathlib import Path
@@ -20,8 +19,6 @@ from ablatrix.packing import shortage
 from ablatrix.runner import Runner
 from ablatrix.schema import Resources
 from ablatrix.store import Store
-
-ASLEEP = [sys.executable, "-c", "import time; time.sleep(60)"]
 
 
 def test_a_signal_handler_of_ours_outlives_the_one_that_ray_installs() -> None:
