@@ -59,10 +59,14 @@ def _curve_panel(ax: Axes, name: str, found: list[tuple[Cell, Curve]], looks: di
         look, epochs = looks[row], sorted(points)
         width, order = (0.8, 2) if look.colour == MUTED else (1.4, 3)
         means = [sum(points[epoch]) / len(points[epoch]) for epoch in epochs]
-        ax.plot(epochs, means, color=look.colour, linestyle=look.dash, linewidth=width, zorder=order)
+        dot = "o" if len(epochs) == 1 else None  # of one point, as of what was never trained, there is no line
+        ax.plot(epochs, means, color=look.colour, linestyle=look.dash, linewidth=width, marker=dot, markersize=4, zorder=order)
         if look.colour != MUTED and any(len(values) > 1 for values in points.values()):
             low, high = [min(points[epoch]) for epoch in epochs], [max(points[epoch]) for epoch in epochs]
-            ax.fill_between(epochs, low, high, color=look.colour, alpha=0.18, linewidth=0, zorder=1)
+            if dot:
+                ax.vlines(epochs, low, high, color=look.colour, alpha=0.18, linewidth=8, zorder=1)
+            else:
+                ax.fill_between(epochs, low, high, color=look.colour, alpha=0.18, linewidth=0, zorder=1)
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.set_xlabel("epoch")
     ax.set_ylabel(short(name, LABEL_LENGTH), parse_math=False)

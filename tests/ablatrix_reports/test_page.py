@@ -105,6 +105,20 @@ def test_a_sweep_without_a_finished_trial_is_a_page_all_the_same(new_study, axes
     assert any(text.startswith("0 of") for text in outline.text)
 
 
+@pytest.mark.parametrize(("reported", "dots"), [((20.0,), 1), ((20.0, 30.0), 0)])
+def test_what_was_measured_at_one_epoch_alone_is_a_dot_in_the_curves(new_study, reported, dots):
+    study = new_study({"grid": ["2", "none"]}, rows=["grid"])
+    for cell in ("grid=2", "grid=none"):
+        study.finish(cell, 50.0, 51.0, 52.0)
+    for seed in study.seeds:
+        study.reports("grid=2", seed, 10.0, 50.0)
+        study.reports("grid=none", seed, *(value + seed for value in reported))
+    picture = curves(read_report(study.submit(), "masks", curves=True))
+
+    assert picture is not None
+    assert len(re.findall(r"<use [^>]*fill: var\(--series-2\); stroke: var", picture.svg)) == dots
+
+
 def test_three_axes_head_the_table_with_spans(new_study):
     study = new_study({"grid": ["2"], "dataset": ["a", "b"], "views": ["1", "2"]}, rows=["grid"])
 
