@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 Scalar = str | int | float | bool | None
 Slug = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]{0,99}$")]
@@ -97,6 +97,12 @@ class Resources(Part):
     custom: dict[Slug, Annotated[float, Field(gt=0)]] = {}
     labels: dict[Text, Text] = {}
     workers: Annotated[int, Field(ge=1, le=1024)] = 1
+
+    @model_validator(mode="after")
+    def _one_gpu_each(self) -> Resources:
+        if self.workers > 1 and 0 < self.gpus < 1:
+            raise ValueError(f"{self.workers} workers need whole GPUs, not {self.gpus:g} each: NCCL refuses two that share one")
+        return self
 
 
 class Interval(Part):

@@ -7,9 +7,11 @@ import signal
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import ray
+import ray.train.torch as torch_train
 
 from ablatrix import cluster, runner
 from ablatrix.cluster import in_use
@@ -93,3 +95,24 @@ def test_what_a_trial_lacks_is_on_record_with_what_the_cluster_has(monkeypatch: 
 
     assert in_use(None, Resources(cpus=2)).shortage == "a trial asks for CPU 2, and the nodes have: CPU 1"
     assert in_use(None, Resources()).shortage is None
+
+
+@pytest.mark.parametrize(("gpus", "backend"), [(0.0, "gloo"), (1.0, "nccl"), (2.0, "nccl")])
+def test_workers_on_gpus_talk_by_nccl_and_others_by_gloo(monkeypatch: pytest.MonkeyPatch, gpus: float, backend: str) -> None:
+    asked: dict[str, Any] = {}
+
+    class Trainer:
+        def __init__(self, _: object, **settings: Any) -> None:
+            asked.update(settings)
+
+        def fit(self) -> None:
+            asked["ran"] = True
+
+    monkeypatch.setattr(torch_train, "TorchTrainer", Trainer)
+    cluster.on_workers(lambda config: None, {}, Resources(cpus=2, gpus=gpus, workers=3))
+    scaling = asked["scaling_config"]
+
+    assert asked["ran"]
+    assert asked["torch_config"].backend == backend
+    assert (scaling.num_workers, scaling.use_gpu) == (3, gpus > 0)
+    assert scaling.resources_per_worker == {"CPU": 2, **({"GPU": gpus} if gpus else {})}

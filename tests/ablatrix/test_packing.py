@@ -58,7 +58,7 @@ def test_a_part_of_a_gpu_lies_on_one_gpu() -> None:
     assert room(Resources(gpus=0.1), 1.0, node_of_four) == 40
     assert room(Resources(gpus=2), 1.0, node_of_four) == 2
     with pytest.raises(Refused, match="asks for 5 times"):
-        check_fits(Resources(gpus=0.6, workers=5), node_of_four)
+        check_fits(Resources(gpus=1, workers=5), node_of_four)
 
 
 def test_custom_resources_divide_as_they_are_written() -> None:

@@ -39,6 +39,7 @@ def test_a_good_file_is_read_with_its_defaults(tmp_path: Path) -> None:
         ("seeds: 2", "seeds: '2'", 7, "without quotes"),
         ("seeds: 2", "seeds: 0", 7, "greater than or equal to 1"),
         ("seeds: 2", "seeds: 2\nresources: {gpus: 1.5}", 8, "resources.gpus has the value 1.5 that is refused: above one GPU"),
+        ("seeds: 2", "seeds: 2\nresources: {gpus: 0.5, workers: 2}", 8, "resources is refused: 2 workers need whole GPUs, not 0.5 each"),
         ("seeds: 2", "seeds: [0, -1]", 7, "seeds.1 has the value -1"),
         ("seeds: 2", "seeds: 1" + "0" * 300, 7, "too large"),
         ("key: mask.grid", "kye: mask.grid", 6, "'kye' is not a known key of axes.grid. Did you mean 'key'?"),
